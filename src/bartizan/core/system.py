@@ -1,0 +1,298 @@
+"""The declared system as values: what ``bartizan.toml`` says once it has been read and found sound."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from bartizan.core.digest import Digest, digest_json
+
+ArtefactKind = Literal["model", "dataset", "system", "document"]
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """Anything with a digest that the declaration names."""
+
+    kind: ArtefactKind
+    name: str
+    digest: Digest
+    path: str = ""
+    """Where its bytes lie, absolute; empty when it exists as a value only."""
+
+    @property
+    def id(self) -> str:
+        """``kind:name``, the name under which statements list it as an input."""
+        return f"{self.kind}:{self.name}"
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of the declaration's tables: unknown keys are refused."""
+
+
+class Owner(_Part, frozen=True, kw_only=True):
+    """Who answers for something: a role address, never a person's private data."""
+
+    role: str
+    contact: str
+
+
+class Provenance(_Part, frozen=True, kw_only=True):
+    """Where data comes from: the three questions of A-MLSG-002-N001, and how it was collected."""
+
+    host: str
+    """Who publishes or hosts it."""
+    contributors: str
+    """Who contributed the records."""
+    independent_sources: int
+    """How many sources that do not depend on one another it was drawn from."""
+    collected: str
+    """How and when it was collected."""
+    licence: str = ""
+    url: str = ""
+
+
+class DatasetPart(_Part, frozen=True, kw_only=True):
+    """One ``[[dataset]]``."""
+
+    name: str
+    path: str
+    split: Literal["train", "validation", "holdout", "reference"]
+    target: str
+    """Name of the label column."""
+    sensitivity: Literal["public", "internal", "confidential", "restricted"]
+    personal_data: bool
+    lawful_basis: str = ""
+    """Needed when ``personal_data`` is true."""
+    retention: str
+    """Duration such as ``5y`` or a date ``2031-12-31``."""
+    destruction: str
+    """How copies are destroyed at the end."""
+    uses: tuple[str, ...]
+    """Purposes it may be used for."""
+    prohibited_uses: tuple[str, ...] = ()
+    limits: str = ""
+    owner: Owner | None = None
+    """Defaults to the system's owner."""
+    provenance: Provenance
+    trust: Literal["trusted", "partly", "untrusted"] = "trusted"
+    synthetic_share: float = 0.0
+    integer: tuple[str, ...] = ()
+    """Columns that hold whole numbers."""
+    categorical: tuple[str, ...] = ()
+    immutable: tuple[str, ...] = ()
+    """Columns that an adversary cannot change."""
+    ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
+    """Possible values of a column; what is not named takes the range seen in training."""
+    group: str = ""
+    """Column whose equal values must not fall on both sides of a split (patient, site, device)."""
+
+
+class ModelPart(_Part, frozen=True, kw_only=True):
+    """One ``[[model]]``."""
+
+    name: str
+    path: str
+    task: Literal["classification"]
+    framework: Literal["scikit-learn"]
+    trained_on: str
+    """Name of a declared dataset."""
+    evaluated_on: str
+    """Name of a declared dataset that is not the training set."""
+    classes: tuple[str, ...]
+    """Names of the outputs, in the order of the label values."""
+    positive: str = ""
+    """The class whose being missed costs most; one of ``classes``."""
+    uses: tuple[str, ...]
+    prohibited_uses: tuple[str, ...] = ()
+    limits: str
+    owner: Owner | None = None
+    retention: str
+    destruction: str
+    lifespan: str
+    """When it must be replaced or reviewed: duration or date."""
+    base_model: str = ""
+    """Public parent model, when there is one."""
+
+
+class Impact(_Part, frozen=True, kw_only=True):
+    """What happens if a component loses confidentiality, integrity or availability."""
+
+    confidentiality: str
+    integrity: str
+    availability: str
+
+
+class Component(_Part, frozen=True, kw_only=True):
+    """One ``[[component]]`` of the system around the model."""
+
+    name: str
+    kind: Literal["model", "data-store", "service", "pipeline", "sensor", "device", "person", "external"]
+    zone: str
+    """Trust zone; a flow between two zones crosses a trust boundary."""
+    access_points: tuple[str, ...] = ()
+    """Catalogue ids of the life-cycle access points it realises."""
+    asset: str = ""
+    """Declared model or dataset that it holds."""
+    impact: Impact | None = None
+
+
+class Flow(_Part, frozen=True, kw_only=True):
+    """One ``[[flow]]`` of data between two components."""
+
+    source: str
+    target: str
+    carries: str
+    protected_by: tuple[str, ...] = ()
+    leaves_site: bool = False
+
+
+class Exposure(_Part, frozen=True, kw_only=True):
+    """Who can come how close, by design."""
+
+    interface: Literal["public", "partners", "internal", "offline"]
+    output: Literal["label", "top-k", "rounded-scores", "scores"]
+    profile: str = ""
+    """Catalogue profile whose positions are taken over and then amended by ``positions``."""
+    positions: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Rights (``access-point.right``) that each adversary position holds by design."""
+    consider: tuple[str, ...] = ("outsider", "user", "contributor", "supplier", "neighbour", "finder")
+    """Positions whose attacks the system must withstand."""
+    reinforcement_learning: bool = False
+    continual_learning: bool = False
+
+
+class Societal(_Part, frozen=True, kw_only=True):
+    """Wider consequences of failure (principle 1.2)."""
+
+    users: str
+    organisation: str
+    society: str
+
+
+class Expectation(_Part, frozen=True, kw_only=True):
+    """How the model should perform, and what happens when it does not."""
+
+    metrics: dict[str, float]
+    """Least acceptable value by metric name: ``accuracy``, ``recall.malignant``."""
+    failure_plan: str
+    monitoring: str
+    """What counts as suspicious, and who looks."""
+
+
+class RedTeam(_Part, frozen=True, kw_only=True):
+    """What the red team may spend and what it assumes."""
+
+    seed: int = 20261121
+    samples: int = 60
+    """Rows of the evaluation set that evasion attacks start from."""
+    query_budget: int = 1000
+    """Queries an evasion attack may ask for one sample."""
+    max_change: float = 1.0
+    """Largest perturbation that counts as an attack, in standard deviations of each feature (Linf)."""
+    poison_rates: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    shadow_models: int = 32
+    extraction_budget: int = 400
+    repeats: int = 5
+    attacks: tuple[str, ...] = ()
+    """Names of the attacks to run; empty runs all that apply."""
+
+
+class Condition(_Part, frozen=True, kw_only=True):
+    """A bound on one field of a predicate; exactly one of the bounds is set."""
+
+    field: str
+    """Dotted path inside the predicate: ``metrics.accuracy.low``, ``result``."""
+    equals: str | bool | float | int | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    one_of: tuple[str, ...] = ()
+
+
+class Rule(_Part, frozen=True, kw_only=True):
+    """One ``[[gate.NAME.rule]]``: who must have said what about which artefact, and how long ago at most."""
+
+    id: str
+    about: str
+    """``model``, ``dataset``, ``system`` (all of that kind), or one id such as ``dataset:train``."""
+    type: str
+    """Predicate type, short (``assessment``) or whole."""
+    check: str = ""
+    """Name of the check that must have made the statement."""
+    kind: str = ""
+    """Kind of a decision or card: ``approval``, ``risk``, ``model`` ..."""
+    where: tuple[Condition, ...] = ()
+    max_age: str = ""
+    role: str = ""
+    signers: int = 1
+    severity: Literal["refuse", "warn"] = "refuse"
+    why: str = ""
+    controls: tuple[str, ...] = ()
+
+
+class Gate(_Part, frozen=True, kw_only=True):
+    """A policy at one life-cycle transition."""
+
+    valid_for: str = "30d"
+    """Longest time a passed verdict may be relied on."""
+    rule: tuple[Rule, ...] = ()
+
+
+class Declaration(_Part, frozen=True, kw_only=True):
+    """A whole ``bartizan.toml``."""
+
+    name: str
+    purpose: str
+    description: str = ""
+    owner: Owner
+    people: dict[str, str] = msgspec.field(default_factory=dict)
+    """Role (``ml``, ``security``, ``domain``, ``risk-owner`` ...) to address."""
+    jurisdiction: str = ""
+    model: tuple[ModelPart, ...]
+    dataset: tuple[DatasetPart, ...]
+    component: tuple[Component, ...] = ()
+    flow: tuple[Flow, ...] = ()
+    exposure: Exposure
+    impact: Societal
+    expected: Expectation
+    mitigations: tuple[str, ...] = ()
+    """Catalogue mitigation ids that are claimed to be in place; a claim counts only with live evidence."""
+    mitigation_cost: dict[str, float] = msgspec.field(default_factory=dict)
+    """Own costs of mitigations, replacing the catalogue's 1 (hours) to 5 (programme)."""
+    redteam: RedTeam = msgspec.field(default_factory=RedTeam)
+    gate: dict[str, Gate] = msgspec.field(default_factory=dict)
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """A declaration together with the digests of everything it names, as of now."""
+
+    declaration: Declaration
+    folder: str
+    """Absolute folder that relative paths in the declaration start from."""
+    declaration_digest: Digest
+    artefacts: tuple[Artefact, ...]
+    """Models, datasets and the system itself (``system:NAME``, named by the declaration's bytes)."""
+
+    def of_kind(self, kind: str) -> tuple[Artefact, ...]:
+        """All artefacts of one kind, in the order of the declaration."""
+        return tuple(artefact for artefact in self.artefacts if artefact.kind == kind)
+
+    def artefact(self, artefact_id: str) -> Artefact:
+        """The artefact called ``kind:name``; KeyError when there is none."""
+        for artefact in self.artefacts:
+            if artefact.id == artefact_id:
+                return artefact
+        raise KeyError(artefact_id)
+
+    def model_part(self, name: str) -> ModelPart:
+        """The ``[[model]]`` called ``name``."""
+        return next(part for part in self.declaration.model if part.name == name)
+
+    def dataset_part(self, name: str) -> DatasetPart:
+        """The ``[[dataset]]`` called ``name``."""
+        return next(part for part in self.declaration.dataset if part.name == name)
+
+
+def settings_digest(*parts: Any) -> Digest:
+    """Digest of just those parts of a declaration that a result depends on."""
+    return digest_json(parts)
