@@ -24,6 +24,11 @@ class Rebuilt(msgspec.Struct, frozen=True):
     size: int
     frontier: tuple[bytes, ...]
 
+    @property
+    def root(self) -> bytes:
+        """Root hash of the tree over all entries."""
+        return merkle.root(self.frontier)
+
 
 def rebuild(entries: Iterable[Entry]) -> Rebuilt:
     """Read every entry from the first, check it, and compute all derived rows.

@@ -58,8 +58,17 @@ def pre_authentication(payload_type: str, payload: bytes) -> bytes:
 def seal(payload: bytes, signers: Sequence[Signer], payload_type: str = STATEMENT_PAYLOAD) -> bytes:
     """Sign ``payload`` with every signer and return the envelope's bytes."""
     message = pre_authentication(payload_type, payload)
-    signatures = [{"keyid": signer.keyid, "sig": _b64(signer.sign(message))} for signer in signers]
-    return canonical_json({"payload": _b64(payload), "payloadType": payload_type, "signatures": signatures})
+    return _encode(payload, payload_type, {signer.keyid: signer.sign(message) for signer in signers})
+
+
+def join(first: Envelope, second: Envelope) -> bytes:
+    """One envelope with the signatures of both, for a payload that several people sign one after the other."""
+    return _encode(first.payload, first.payload_type, {**dict(second.signatures), **dict(first.signatures)})
+
+
+def _encode(payload: bytes, payload_type: str, signatures: Mapping[str, bytes]) -> bytes:
+    listed = [{"keyid": keyid, "sig": _b64(signature)} for keyid, signature in signatures.items()]
+    return canonical_json({"payload": _b64(payload), "payloadType": payload_type, "signatures": listed})
 
 
 def seal_statement(statement: Statement, signers: Sequence[Signer]) -> bytes:

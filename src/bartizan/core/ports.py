@@ -138,6 +138,9 @@ class Snapshot(Protocol):
     def find(self, digest: Digest) -> Entry | None:
         """The entry whose envelope has this digest."""
 
+    def find_prefix(self, prefix: str) -> Entry | None:
+        """The only entry whose envelope digest begins so; None when there is none or more than one."""
+
     def search(self, *, predicate_type: str = "", subject: str = "", limit: int = 100) -> list[int]:
         """Newest sequence numbers first; ``subject`` may be a digest prefix."""
 

@@ -277,10 +277,13 @@ class Retirement(_Wire, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
+RevocationTarget = Literal["envelope", "key", "artefact"]
+
+
 class Revocation(_Wire, frozen=True, kw_only=True):
     """Withdraws its subject from a stated time on (``urn:bartizan:revocation:v1``)."""
 
-    target: Literal["envelope", "key", "artefact"]
+    target: RevocationTarget
     effective_from: Instant
     reason: str
     replaced_by: Resource | None = None

@@ -20,7 +20,7 @@ from bartizan.core import index, merkle, predicates, trust
 from bartizan.core.checkpoint import Checkpoint
 from bartizan.core.digest import Digest
 from bartizan.core.errors import EvidenceError, LedgerError, TamperedError, TrustRollbackError
-from bartizan.core.ports import REVOCATIONS, CheckpointRow, Entry, IndexRow, Snapshot
+from bartizan.core.ports import REVOCATIONS, CheckpointRow, Edge, Entry, IndexRow, Snapshot
 
 RESTORE = "restore the store from a backup, or compare with a checkpoint that was kept elsewhere."
 
@@ -178,6 +178,25 @@ class View:
             return None
         check_entry(entry, entry.leaf_hash)
         return entry
+
+    def look_up(self, text: str) -> Entry | None:
+        """An entry by its number, or by its envelope's digest or the only digest that begins so."""
+        if text.isdecimal() and len(text) < len("000000000000"):
+            entries = self._snapshot.entries([int(text)])
+        else:
+            entries = [entry for entry in [self._snapshot.find_prefix(text)] if entry is not None]
+        for entry in entries:
+            check_entry(entry, entry.leaf_hash)
+        return entries[0] if entries else None
+
+    def lineage(self, digest: Digest, *, forward: bool) -> list[Edge]:
+        """Edges that lead on from ``digest``, nearest first. Lineage helps to search; it proves nothing."""
+        return self._snapshot.lineage(digest, forward=forward)
+
+    @staticmethod
+    def payload(entry: Entry) -> bytes:
+        """What the envelope of an entry holds."""
+        return dsse.parse(entry.body).payload
 
     def prove(self, digest: Digest) -> Inclusion:
         """Proof that an envelope is in the ledger, to be checked elsewhere with ``verify_inclusion``.

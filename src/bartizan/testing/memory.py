@@ -69,6 +69,11 @@ class MemoryRecords:
         """See ``core.ports.Snapshot``."""
         return next((entry for entry in self.rows.values() if entry.digest == digest), None)
 
+    def find_prefix(self, prefix: str) -> Entry | None:
+        """See ``core.ports.Snapshot``."""
+        found = [entry for entry in self.rows.values() if entry.digest.startswith(prefix)]
+        return found[0] if len(found) == 1 else None
+
     def search(self, *, predicate_type: str = "", subject: str = "", limit: int = 100) -> list[int]:
         """See ``core.ports.Snapshot``."""
         matching = {

@@ -1,0 +1,83 @@
+"""``bartizan catalogue``."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from bartizan.catalogue.load import catalogue as load_catalogue
+from bartizan.cli.main import FOUND, OK
+from bartizan.cli.output import as_json, say, show, show_json, table
+from bartizan.core.errors import InputError
+
+
+@click.group()
+def catalogue() -> None:
+    """Principles, controls, techniques, mitigations, access points."""
+
+
+@catalogue.command("show")
+@click.argument("entry_id", metavar="ID")
+@as_json
+def show_entry(entry_id: str, as_json: bool) -> None:
+    """Show one entry by its id.
+
+    \b
+    Example: bartizan catalogue show T08
+             bartizan catalogue show 2.1-n
+             bartizan catalogue show A-MLSG-001-N002
+    """
+    known = load_catalogue()
+    for entries in (
+        known.principles,
+        known.controls,
+        known.techniques,
+        known.mitigations,
+        known.access_points,
+        known.profiles,
+    ):
+        if entry_id in entries:
+            _print(entries[entry_id], as_json)
+            return
+    near = ", ".join(hit.id for hit in known.search(entry_id)[:5])
+    raise InputError(
+        f"no entry is called {entry_id!r}",
+        remedy=f"near it: {near}." if near else "try `bartizan catalogue search WORDS`.",
+    )
+
+
+def _print(entry: object, as_json: bool) -> None:
+    plain = msgspec.to_builtins(entry)
+    if as_json:
+        show_json(plain)
+        return
+    for name, value in plain.items():
+        show(f"{name:>12}  {_flat(value)}")
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(
+            _flat(item) if not isinstance(item, list | tuple) else " + ".join(map(str, item)) for item in value
+        )
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_flat(item)}" for name, item in value.items())
+    return str(value)
+
+
+@catalogue.command()
+@click.argument("words", nargs=-1, required=True)
+@as_json
+def search(words: tuple[str, ...], as_json: bool) -> int:
+    """Find entries that have all WORDS. Exit code 1 when there is none.
+
+    \b
+    Example: bartizan catalogue search membership
+    """
+    hits = load_catalogue().search(" ".join(words))
+    if as_json:
+        show_json(hits)
+    else:
+        table(("KIND", "ID", "TEXT"), [(hit.kind, hit.id, hit.title) for hit in hits])
+        say(f"{len(hits)} found")
+    return OK if hits else FOUND

@@ -1,0 +1,84 @@
+"""``bartizan init``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bartizan.cli.output import ask_passphrase, say, workspace
+from bartizan.core.errors import InputError
+from bartizan.lifecycle.design import initialise
+from bartizan.wiring import setup
+from bartizan.wiring.workspace import Workspace
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Ask nothing; take what the folder shows and sensible defaults.")
+@click.option("--unencrypted", is_flag=True, help="Write private keys without a passphrase (mode 0600).")
+@click.option(
+    "--person",
+    "people",
+    multiple=True,
+    metavar="NAME=ROLE[,ROLE]",
+    help="A person who signs decisions; a key is made. Default: risk-owner=risk-owner. May be repeated.",
+)
+@click.pass_context
+def init(ctx: click.Context, yes: bool, unencrypted: bool, people: tuple[str, ...]) -> None:
+    """Declare the system in the project folder and begin its ledger.
+
+    Writes bartizan.toml (unless there is one) from what lies in the folder and a few questions,
+    makes keys, and begins a ledger whose trust document says who may sign what.
+
+    \b
+    Example: bartizan -C my-model init
+             bartizan init --yes --unencrypted --person ana=risk-owner --person sam=security
+    """
+    space = workspace(ctx)
+    if not space.folder.is_dir():
+        raise InputError(f"{space.folder} is no folder", remedy="make it, and put model and data into it.")
+    if space.declaration.exists():
+        say(f"{space.declaration} is there; it is left as it is")
+    else:
+        _declare(space, yes)
+    if space.read_pin() is not None:
+        say("the ledger is there; it is left as it is")
+        return
+    _begin(space, unencrypted, _people(people))
+
+
+def _declare(space: Workspace, yes: bool) -> None:
+    survey = initialise.survey(space.folder)
+    answers = {}
+    for question in initialise.questions(survey):
+        ask = not yes and sys.stdin.isatty()
+        answers[question.name] = (
+            click.prompt(question.text, default=question.default, err=True) if ask else question.default
+        )
+    space.declaration.write_text(initialise.render(survey, answers), encoding="utf-8")
+    say(f"wrote {space.declaration}; read it, and fill in what only you can know")
+
+
+def _people(pairs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    people = {}
+    for pair in pairs or ("risk-owner=risk-owner",):
+        name, separator, roles = pair.partition("=")
+        if not separator or not name or not roles or name in {setup.ROOT, setup.SERVICE}:
+            raise InputError(
+                f"--person {pair!r} is not NAME=ROLE[,ROLE]", remedy="for example ana=risk-owner,security."
+            )
+        people[name] = tuple(roles.split(","))
+    return people
+
+
+def _begin(space: Workspace, unencrypted: bool, people: dict[str, tuple[str, ...]]) -> None:
+    passphrase = None if unencrypted else (space.passphrase() or ask_passphrase("root, service, people"))
+    for name in (setup.ROOT, setup.SERVICE, *people):
+        if not Path(space.key_path(name)).exists():
+            made = setup.make_key(space, name, passphrase=passphrase, unencrypted=unencrypted)
+            say(f"made key {made.private}")
+    signed = setup.begin(space, people)
+    say(f"began the ledger {space.settings.origin}; its first trust document is {signed.digest}")
+    say("keep that digest, and the root key, somewhere else")
+    say("next: bartizan register, then bartizan assure")

@@ -1,0 +1,136 @@
+"""Persons' statements: decisions, and the withdrawal of what was said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from bartizan.core import predicates
+from bartizan.core.digest import Digest, parse_digest
+from bartizan.core.durations import deadline
+from bartizan.core.errors import InputError, StatementError, TrustError
+from bartizan.core.statement import make
+from bartizan.core.system import Artefact
+from bartizan.wiring.assure import Situation, situation
+from bartizan.wiring.workspace import Workspace
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision as somebody put it."""
+
+    kind: str
+    about: str
+    role: str
+    reason: str
+    expires: str
+    concerns: tuple[str, ...]
+    outcome: str
+    key: str
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision that was recorded."""
+
+    envelope: Digest
+    expires: datetime
+    rests_on: dict[str, Digest]
+
+
+def decide(workspace: Workspace, asked: Asked) -> Decided:
+    """Sign and record a decision.
+
+    Raises:
+        InputError: no such artefact, or the term cannot be read or is over.
+        TrustError: the key may not decide in that role; nothing is recorded.
+    """
+    now = situation(workspace, workspace.system())
+    artefact = _artefact(now, asked.about)
+    signer = workspace.signer(asked.key)
+    _may(workspace, signer.keyid, asked.role)
+    expires = deadline(asked.expires, now.now)
+    if expires <= now.now:
+        raise InputError(f"{asked.expires} is over already", remedy="give a later end, such as 90d.")
+    rests_on = {artefact.id: artefact.digest, **_documents(now)}
+    said = make(
+        predicates.DECISION,
+        artefact,
+        msgspec.convert(
+            {
+                "kind": asked.kind,
+                "outcome": asked.outcome,
+                "reason": asked.reason,
+                "role": asked.role,
+                "expires": expires,
+                "concerns": asked.concerns,
+                "inputs": [predicates.Input.of(name, digest) for name, digest in sorted(rests_on.items())],
+                "decidedAt": workspace.clock(),
+            },
+            predicates.Decision,
+        ),
+    )
+    return Decided(envelope=workspace.publish(said, signer), expires=expires, rests_on=rests_on)
+
+
+def _artefact(now: Situation, name: str) -> Artefact:
+    try:
+        return now.system.artefact(name)
+    except KeyError:
+        known = ", ".join(artefact.id for artefact in now.system.artefacts)
+        raise InputError(f"no artefact is called {name!r}", remedy=f"choose from: {known}.") from None
+
+
+def _documents(now: Situation) -> dict[str, Digest]:
+    return {name: digest for name, digest in now.current.items() if name.startswith("document:")}
+
+
+def _may(workspace: Workspace, keyid: str, role: str) -> None:
+    with workspace.view() as view:
+        trust = view.trust
+    principal = trust.principal_of(keyid)
+    if principal is None or role not in principal.roles:
+        who = principal.id if principal else f"key {keyid[:12]}"
+        raise TrustError(
+            f"{who} may not decide as {role}",
+            remedy=f"let the root holder run `bartizan trust grant NAME --role {role}`.",
+        )
+    if predicates.DECISION not in trust.roles.get(role, ()) or principal.service:
+        raise TrustError(f"{principal.id} may not sign decisions as {role}", remedy="see `bartizan trust show`.")
+
+
+def revoke(workspace: Workspace, target: str, what: str, *, reason: str, effective_from: str, key: str) -> Digest:
+    """Sign and record the withdrawal of an envelope, key or artefact.
+
+    Raises:
+        InputError: ``what`` is no digest (and no declared artefact), or the date cannot be read.
+    """
+    signer = workspace.signer(key)
+    predicate = predicates.Revocation(
+        target=msgspec.convert(target, predicates.RevocationTarget),
+        effective_from=_date(effective_from) if effective_from else workspace.clock(),
+        reason=reason,
+    )
+    said = make(predicates.REVOCATION, {what: _target(workspace, target, what)}, predicate)
+    return workspace.publish(said, signer)
+
+
+def _target(workspace: Workspace, target: str, what: str) -> Digest:
+    if target == "artefact" and ":" in what and workspace.declaration.exists():
+        try:
+            return workspace.system().artefact(what).digest
+        except KeyError:
+            raise InputError(f"no artefact is called {what!r}", remedy="give a declared id or a digest.") from None
+    try:
+        return parse_digest(what)
+    except StatementError as error:
+        raise InputError(
+            f"{what!r} is no digest", remedy="give all 64 characters; see `bartizan evidence list --json`."
+        ) from error
+
+
+def _date(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is no date: {error}", remedy="write 2026-11-21 or 2026-11-21T12:00Z.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

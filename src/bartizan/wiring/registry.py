@@ -1,0 +1,50 @@
+"""Checks that are installed: ours by name, other packages' by entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from bartizan.core.check import Check
+from bartizan.core.errors import InputError, WorkError
+
+GROUP = "bartizan.checks"
+
+
+def installed() -> tuple[str, ...]:
+    """Names of all installed checks; loads none."""
+    return tuple(sorted(point.name for point in entry_points(group=GROUP)))
+
+
+def checks(only: tuple[str, ...] = ()) -> list[Check]:
+    """One of each installed check, by name. With ``only``, those and all that they wait for.
+
+    Raises:
+        WorkError: an entry point cannot be loaded or gives no check.
+        InputError: ``only`` names a check that is not installed.
+    """
+    found: dict[str, Check] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            check = point.load()()
+        except Exception as error:
+            raise WorkError(
+                f"check {point.name} ({point.value}) cannot be loaded: {error}",
+                remedy="reinstall or remove the package that brings it.",
+            ) from error
+        if not isinstance(check, Check) or check.name != point.name:
+            raise WorkError(f"check {point.name} ({point.value}) is no check of that name", remedy="mend its package.")
+        found[check.name] = check
+    return _wanted(found, only) if only else list(found.values())
+
+
+def _wanted(found: dict[str, Check], only: tuple[str, ...]) -> list[Check]:
+    wanted: dict[str, Check] = {}
+    pending = list(only)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            raise InputError(f"no check is called {name!r}", remedy=f"choose from: {', '.join(found)}.")
+        if name not in wanted:
+            wanted[name] = found[name]
+            pending += found[name].after
+    return sorted(wanted.values(), key=lambda check: check.name)

@@ -1,0 +1,85 @@
+"""Gathers what the report shows, and writes it in every form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bartizan.assurance.build import build
+from bartizan.assurance.exhibits import CheckFacts
+from bartizan.assurance.model import ReportModel
+from bartizan.assurance.render import to_html, to_json, to_markdown
+from bartizan.assurance.sarif import to_sarif
+from bartizan.catalogue.load import catalogue
+from bartizan.core.digest import Digest
+from bartizan.core.errors import StoreError
+from bartizan.core.gate import GateResult
+from bartizan.lifecycle.design.attackmap import with_evidence
+from bartizan.wiring import liveness, registry, results
+from bartizan.wiring.assure import Situation
+from bartizan.wiring.workspace import Workspace
+
+FORMS = {"index.html": to_html, "report.md": to_markdown, "report.json": to_json, "findings.sarif": to_sarif}
+
+
+def report_model(workspace: Workspace, now: Situation, gate: GateResult | None) -> ReportModel:
+    """Everything that the report shows."""
+    reports = _reports(workspace, now)
+    applicable = {job.check.name for job in now.jobs}
+    return build(
+        now.system,
+        now.evidence,
+        gate,
+        catalogue(),
+        checks={
+            check.name: CheckFacts(check.title, check.controls, check.name in applicable) for check in registry.checks()
+        },
+        reports=reports,
+        attack_map=_attack_map(now, reports),
+        names={},
+        now=now.now,
+    )
+
+
+def _reports(workspace: Workspace, now: Situation) -> dict[Digest, bytes]:
+    """Reports of statements that hold, in the form that the report reads."""
+    found = {}
+    for item in now.evidence:
+        if item.holds and item.report and item.report not in found:
+            found[item.report] = results.read_report(workspace.blobs.get(item.report)).flat()
+    return found
+
+
+def _attack_map(now: Situation, reports: Mapping[Digest, bytes]) -> dict[str, Any] | None:
+    """The newest attack map that stands, with what evidence says filled in."""
+    for item in reversed(now.evidence):
+        if item.holds and item.check == "design.attackmap" and item.report:
+            document: dict[str, Any] = msgspec.json.decode(reports[item.report])
+            return with_evidence(
+                document,
+                live=liveness.live_mitigations(now.system, now.evidence),
+                measured=liveness.measured(now.evidence),
+                accepted=liveness.accepted(now.evidence),
+            )
+    return None
+
+
+def write_reports(model: ReportModel, folder: Path) -> list[Path]:
+    """Write the report in every form; returns the files.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, render in FORMS.items():
+            path = folder / name
+            path.write_text(render(model), encoding="utf-8")
+            written.append(path)
+    except OSError as error:
+        raise StoreError(f"the report cannot be written: {error}", remedy="give another folder with -o.") from error
+    return written

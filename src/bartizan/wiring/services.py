@@ -1,0 +1,23 @@
+"""What checks may ask for while they run, made anew in each worker process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bartizan.core.digest import Digest
+from bartizan.core.errors import WorkError
+from bartizan.targets.protocol import Targets
+from bartizan.wiring.workspace import load
+
+
+class CheckServices:
+    """Ports to objects. ``clean`` are the digests of models that were scanned and found clean."""
+
+    def __init__(self, clean: frozenset[Digest]) -> None:
+        self._clean = clean
+
+    def __call__(self, port: type[Any]) -> Any:
+        """The object behind a port. Raises WorkError for one that nobody provides."""
+        if port is Targets:
+            return load("bartizan.adapters.sklearn:SklearnTargets")(self._clean.__contains__)
+        raise WorkError(f"no service is wired for {port.__name__}", remedy="this is a mistake in the check.")
