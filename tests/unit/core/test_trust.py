@@ -72,8 +72,8 @@ def test_several_holders_can_sign_one_after_the_other(roots):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"threshold": 0}, "makes no sense"),
-        ({"threshold": 4}, "makes no sense"),
+        ({"threshold": 0}, "can never be met"),
+        ({"threshold": 4}, "can never be met"),
         ({"roots": {"0" * 64: "-----BEGIN PUBLIC KEY-----"}, "threshold": 1}, "not a public key"),
     ],
 )

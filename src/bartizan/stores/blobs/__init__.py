@@ -1,0 +1,30 @@
+"""Bytes by digest, in a folder or in object storage; written once, never changed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from bartizan.core.errors import StoreError
+from bartizan.core.ports import Blobs
+from bartizan.stores.blobs.folder import FolderBlobs
+
+__all__ = ["FolderBlobs", "open_blobs"]
+
+
+def open_blobs(location: str, **options: Any) -> Blobs:
+    """Open a blob store: a path, ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``memory://``.
+
+    ``options`` and the usual environment variables (``AWS_ENDPOINT_URL`` ...) go to obstore.
+
+    Raises:
+        StoreError: the location or its driver cannot be used.
+    """
+    if "://" not in location:
+        return FolderBlobs(location)
+    try:
+        module = import_module("bartizan.stores.blobs.objects")
+    except ModuleNotFoundError as error:
+        raise StoreError("object storage needs a driver", remedy="pip install 'bartizan[s3]'.") from error
+    store: Blobs = module.ObjectBlobs(location, **options)
+    return store

@@ -1,0 +1,162 @@
+"""Key files, and signers that live elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from bartizan.core import keys
+from bartizan.core.errors import KeyFileError
+from bartizan.core.keys import PrivateKey, PrivateKeySigner
+
+MAX_KEY_BYTES = 64 * 1024
+KDF_ROUNDS = 600_000
+"""PBKDF2 rounds (OWASP Password Storage Cheat Sheet, 2023, for HMAC-SHA-256)."""
+
+
+def save_key(key: PrivateKey, path: Path, *, passphrase: str | None, unencrypted: bool = False) -> None:
+    """Write a private key as PKCS#8 PEM, mode 0600; never over an existing file.
+
+    Raises:
+        KeyFileError: no passphrase and not asked to do without, the file exists, or cannot be written.
+    """
+    if not unencrypted and not passphrase:
+        raise KeyFileError("a passphrase is needed", remedy="give one, or ask for an unencrypted key.")
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if not unencrypted and passphrase:
+        builder = serialization.PrivateFormat.PKCS8.encryption_builder().kdf_rounds(KDF_ROUNDS)
+        encryption = builder.build(passphrase.encode())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(pem)
+            stream.flush()
+            os.fsync(descriptor)
+    except FileExistsError as error:
+        raise KeyFileError(f"{path} exists and is not overwritten", remedy="choose another name.") from error
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be written: {error}", remedy="give a folder to write to.") from error
+
+
+def load_signer(path: Path, passphrase: Callable[[], str | None]) -> PrivateKeySigner:
+    """A signer from a private key file; ``passphrase`` is asked only when the file needs one.
+
+    Raises:
+        KeyFileError: the file cannot be read or decrypted, is open to others, or holds another kind of key.
+    """
+    pem = _read(path, private=True)
+    if b"PRIVATE KEY-----" not in pem:
+        what = "a public key" if b"PUBLIC KEY-----" in pem else "no private key in PEM form"
+        raise KeyFileError(f"{path} is {what}", remedy="give the private key file.")
+    secret = passphrase() if b"ENCRYPTED" in pem else None
+    if b"ENCRYPTED" in pem and not secret:
+        raise KeyFileError(
+            f"{path} is protected by a passphrase", remedy="set BARTIZAN_PASSPHRASE or BARTIZAN_PASSPHRASE_FILE."
+        )
+    try:
+        key = serialization.load_pem_private_key(pem, secret.encode() if secret else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyFileError(
+            f"{path} cannot be opened: {_reason(error)}", remedy="check the passphrase, or restore the file."
+        ) from error
+    if isinstance(key, ed25519.Ed25519PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    ):
+        return PrivateKeySigner(key)
+    raise KeyFileError(
+        f"{path} holds a key of kind {type(key).__name__}",
+        remedy="use an ECDSA P-256 or Ed25519 key: `bartizan keys new`.",
+    )
+
+
+def read_public(path: Path) -> str:
+    """A public key file as PEM text.
+
+    Raises:
+        KeyFileError: it cannot be read, or holds no accepted public key.
+    """
+    pem = _read(path, private=False)
+    if b"PRIVATE KEY-----" in pem:
+        raise KeyFileError(f"{path} is a private key", remedy="give the public key; never hand out this file.")
+    try:
+        return keys.public_pem(keys.load_public(pem.decode("ascii")))
+    except (UnicodeDecodeError, KeyFileError) as error:
+        raise KeyFileError(f"{path} holds no accepted public key: {error}", remedy="give a PEM public key.") from error
+
+
+def _read(path: Path, *, private: bool) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyFileError(f"{path} is no file", remedy="give the path of a key file.")
+            if private and mode & 0o077:
+                raise KeyFileError(f"{path} can be read by others", remedy=f"run `chmod 600 {path}`.")
+            data = stream.read(MAX_KEY_BYTES + 1)
+    except FileNotFoundError as error:
+        raise KeyFileError(f"there is no key {path}", remedy="make one with `bartizan keys new NAME`.") from error
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"{path} cannot be read: {error}", remedy="give a readable key file.") from error
+    if not data.strip():
+        raise KeyFileError(f"{path} is empty", remedy="restore the key, or make a new one.")
+    if len(data) > MAX_KEY_BYTES:
+        raise KeyFileError(f"{path} is larger than {MAX_KEY_BYTES} bytes", remedy="give a key file.")
+    return data
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return "the passphrase is wrong" if "Incorrect password" in text or "bad decrypt" in text.lower() else text[:200]
+
+
+class UriSigner:
+    """A key in an HSM or a cloud key service, by securesystemslib URI. See ``core.ports.Signer``."""
+
+    def __init__(self, signer: Any, public_pem: str) -> None:
+        self._signer = signer
+        self.public_pem = public_pem
+        self.keyid = keys.keyid_of(keys.load_public(public_pem))
+
+    def sign(self, data: bytes) -> bytes:
+        """See ``core.ports.Signer``. The signature is checked against the public key before it is used."""
+        try:
+            signature = bytes.fromhex(self._signer.sign(data).signature)
+        except Exception as error:
+            raise KeyFileError(
+                f"the remote key did not sign: {error}", remedy="check the service and its login."
+            ) from error
+        if not keys.verify(keys.load_public(self.public_pem), signature, data):
+            raise KeyFileError("the remote key is not the one of the public key file", remedy="correct the URI.")
+        return signature
+
+
+def signer_from_uri(uri: str, public_pem: str) -> UriSigner:
+    """A signer by URI: ``hsm:``, ``gcpkms:``, ``awskms:``, ``azurekms:``, ``hv:``, ``file2:`` (see securesystemslib).
+
+    Raises:
+        KeyFileError: the scheme is unknown, its library is not installed, or the key cannot be reached.
+    """
+    remote: Any = import_module("securesystemslib.signer")  # slow to import, and only for remote keys
+    unsupported: type[Exception] = import_module("securesystemslib.exceptions").UnsupportedLibraryError
+    scheme = uri.partition(":")[0]
+    if scheme not in remote.SIGNER_FOR_URI_SCHEME:
+        known = ", ".join(sorted(remote.SIGNER_FOR_URI_SCHEME))
+        raise KeyFileError(f"signer URIs of scheme {scheme!r} are not known", remedy=f"known schemes: {known}.")
+    try:
+        public = remote.SSlibKey.from_crypto(keys.load_public(public_pem))
+        return UriSigner(remote.Signer.from_priv_key_uri(uri, public), public_pem)
+    except unsupported as error:
+        raise KeyFileError(f"{scheme}: keys need another library: {error}", remedy="install it.") from error
+    except Exception as error:
+        raise KeyFileError(f"the key {scheme}: cannot be used: {error}", remedy="correct the URI.") from error

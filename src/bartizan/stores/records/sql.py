@@ -1,0 +1,310 @@
+"""``core.ports.Records`` over SQLAlchemy Core: rows in, rows out, nothing decided.
+
+Every row is checked for the kind of its values when it is read: a database file is input too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bartizan.core.digest import Digest
+from bartizan.core.ports import Batch, CheckpointRow, Edge, Entry, IndexRow, Node
+from bartizan.stores.records import tables as t
+from bartizan.stores.records.errors import store_errors
+
+ADVISORY_LOCK = 0x62617274697A616E
+"""Key of PostgreSQL's advisory lock that serialises appends: "bartizan"."""
+SCAN_ROWS = 500
+MANY = 500
+"""Values in one IN list."""
+
+_INDEX_ROW = tuple[int, int, str, str, bytes]
+_ENTRY_ROW = tuple[int, str, bytes, str, int, bytes]
+_CHECKPOINT_ROW = tuple[int, str, bytes, int]
+
+_BUCKETS = (
+    sa.select(
+        t.SUBJECT.c.bucket,
+        t.SUBJECT.c.seq,
+        t.SUBJECT.c.subject_digest,
+        t.SUBJECT.c.predicate_type,
+        t.SUBJECT.c.leaf_hash,
+    )
+    .where(t.SUBJECT.c.bucket.in_(sa.bindparam("numbers", expanding=True)))
+    .order_by(t.SUBJECT.c.bucket, t.SUBJECT.c.seq, t.SUBJECT.c.subject_digest)
+)
+_ENTRY = sa.select(
+    t.ENVELOPE.c.seq,
+    t.ENVELOPE.c.digest,
+    t.ENVELOPE.c.body,
+    t.ENVELOPE.c.predicate_type,
+    t.ENVELOPE.c.received_ms,
+    t.ENVELOPE.c.leaf_hash,
+)
+_CHECKPOINT = sa.select(
+    t.CHECKPOINT.c.size, t.CHECKPOINT.c.note, t.CHECKPOINT.c.frontier, t.CHECKPOINT.c.received_ms
+).order_by(t.CHECKPOINT.c.size.desc())
+
+
+class SqlRecords:
+    """See ``core.ports.Records``."""
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self._engine = engine
+        self._place = place
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SqlSnapshot]:
+        """See ``core.ports.Records``."""
+        options: dict[str, Any] = {}
+        if self._engine.dialect.name == "postgresql":
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with store_errors(self._place), self._engine.connect().execution_options(**options) as connection:
+            yield SqlSnapshot(connection)
+
+    def append(self, build: Callable[[SqlWriter], Batch | None]) -> Batch | None:
+        """See ``core.ports.Records``."""
+        with store_errors(self._place), self._writing() as connection:
+            batch = build(SqlWriter(connection))
+            if batch is not None:
+                _write(connection, batch)
+            return batch
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that no other append runs beside."""
+        with self._engine.connect().execution_options(bartizan_write=True) as connection, connection.begin():
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+            yield connection
+
+    def replace_derived(
+        self, index: Iterable[IndexRow], edges: Iterable[Edge], nodes: Iterable[Node], shards: dict[int, bytes]
+    ) -> None:
+        """Replace every derived row, in one transaction."""
+        with store_errors(self._place), self._writing() as connection:
+            for table in (t.SUBJECT, t.EDGE, t.NODE, t.HEAD):
+                connection.execute(table.delete())
+            _write_derived(connection, index, edges, nodes, shards)
+
+    # ---- names of persons: beside the ledger, erasable
+
+    def remember_principal(self, keyid: str, display: str, contact: str) -> None:
+        """Keep the name behind a key id; replaces what was kept."""
+        with store_errors(self._place), self._writing() as connection:
+            connection.execute(t.PRINCIPAL.delete().where(t.PRINCIPAL.c.keyid == keyid))
+            connection.execute(t.PRINCIPAL.insert().values(keyid=keyid, display=display, contact=contact))
+
+    def erase_principal(self, keyid: str, erased_at: str) -> None:
+        """Forget the name behind a key id; the ledger stays as it is."""
+        with store_errors(self._place), self._writing() as connection:
+            connection.execute(
+                t.PRINCIPAL.update()
+                .where(t.PRINCIPAL.c.keyid == keyid)
+                .values(display="", contact="", erased_at=erased_at)
+            )
+
+    def principals(self) -> dict[str, tuple[str, str]]:
+        """Key id to (name, contact) of persons who were not erased."""
+        query = sa.select(t.PRINCIPAL.c.keyid, t.PRINCIPAL.c.display, t.PRINCIPAL.c.contact)
+        with store_errors(self._place), self._engine.connect() as connection:
+            rows = connection.execute(query.where(t.PRINCIPAL.c.erased_at.is_(None))).all()
+        return {keyid: (display, contact) for keyid, display, contact in rows}
+
+
+class _Reader:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _rows(self, query: Any, kind: Any, **values: Any) -> list[Any]:
+        rows = self._connection.execute(query, values).all()
+        return msgspec.convert([tuple(row) for row in rows], list[kind])
+
+    def checkpoint(self) -> CheckpointRow | None:
+        """See ``core.ports.Snapshot``."""
+        found = self._rows(_CHECKPOINT.limit(1), _CHECKPOINT_ROW)
+        return _checkpoint(found[0]) if found else None
+
+    def _shards(self, query: Any) -> dict[int, bytes]:
+        return dict(self._rows(query, tuple[int, bytes]))
+
+
+class SqlWriter(_Reader):
+    """See ``core.ports.Writer``."""
+
+    def shards(self, numbers: Collection[int]) -> dict[int, bytes]:
+        """See ``core.ports.Writer``."""
+        return self._shards(sa.select(t.HEAD.c.shard, t.HEAD.c.hashes).where(t.HEAD.c.shard.in_(list(numbers))))
+
+    def known(self, digests: Collection[Digest]) -> dict[Digest, int]:
+        """See ``core.ports.Writer``."""
+        found: dict[Digest, int] = {}
+        for some in _portions(digests):
+            query = sa.select(t.ENVELOPE.c.digest, t.ENVELOPE.c.seq).where(t.ENVELOPE.c.digest.in_(some))
+            found |= {Digest(digest): seq for digest, seq in self._rows(query, tuple[str, int])}
+        return found
+
+
+class SqlSnapshot(_Reader):
+    """See ``core.ports.Snapshot``."""
+
+    def count(self) -> int:
+        """See ``core.ports.Snapshot``.
+
+        Counts by the ends: an entry that is missing in between is noticed when it is asked for,
+        and by a full verification.
+        """
+        [(first, last)] = self._connection.execute(
+            sa.select(sa.func.min(t.ENVELOPE.c.seq), sa.func.max(t.ENVELOPE.c.seq))
+        )
+        return 0 if last is None else int(last) + 1 - int(first)
+
+    def shards(self) -> dict[int, bytes]:
+        """See ``core.ports.Snapshot``."""
+        return self._shards(sa.select(t.HEAD.c.shard, t.HEAD.c.hashes))
+
+    def buckets(self, numbers: Collection[int]) -> dict[int, list[IndexRow]]:
+        """See ``core.ports.Snapshot``."""
+        found: dict[int, list[IndexRow]] = {number: [] for number in numbers}
+        for some in _portions(numbers):
+            for bucket, seq, subject, kind, leaf in self._rows(_BUCKETS, _INDEX_ROW, numbers=some):
+                row = IndexRow(bucket=bucket, subject=subject, predicate_type=kind, seq=seq, leaf_hash=leaf)
+                found[bucket].append(row)
+        return found
+
+    def entries(self, seqs: Collection[int]) -> list[Entry]:
+        """See ``core.ports.Snapshot``."""
+        found: list[Entry] = []
+        for some in _portions(sorted(seqs)):
+            query = _ENTRY.where(t.ENVELOPE.c.seq.in_(sa.bindparam("seqs", expanding=True))).order_by(t.ENVELOPE.c.seq)
+            found += [_entry(row) for row in self._rows(query, _ENTRY_ROW, seqs=some)]
+        return found
+
+    def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """See ``core.ports.Snapshot``."""
+        query = _ENTRY.where(t.ENVELOPE.c.seq >= sa.bindparam("start")).order_by(t.ENVELOPE.c.seq).limit(SCAN_ROWS)
+        if stop is not None:
+            query = query.where(t.ENVELOPE.c.seq < stop)
+        while rows := self._rows(query, _ENTRY_ROW, start=start):
+            yield from map(_entry, rows)
+            start = rows[-1][0] + 1
+
+    def find(self, digest: Digest) -> Entry | None:
+        """See ``core.ports.Snapshot``."""
+        rows = self._rows(_ENTRY.where(t.ENVELOPE.c.digest == sa.bindparam("digest")), _ENTRY_ROW, digest=digest)
+        return _entry(rows[0]) if rows else None
+
+    def find_prefix(self, prefix: str) -> Entry | None:
+        """See ``core.ports.Snapshot``."""
+        column = t.ENVELOPE.c.digest
+        query = _ENTRY.where(column >= prefix, column < prefix + "g").limit(2)
+        rows = self._rows(query, _ENTRY_ROW)
+        return _entry(rows[0]) if len(rows) == 1 else None
+
+    def search(self, *, predicate_type: str = "", subject: str = "", limit: int = 100) -> list[int]:
+        """See ``core.ports.Snapshot``."""
+        query = sa.select(t.SUBJECT.c.seq).distinct().order_by(t.SUBJECT.c.seq.desc()).limit(limit)
+        if predicate_type:
+            query = query.where(t.SUBJECT.c.predicate_type == predicate_type)
+        if subject:
+            column = t.SUBJECT.c.subject_digest
+            query = query.where(column >= subject, column < subject + "g")
+        return [row[0] for row in self._rows(query, tuple[int])]
+
+    def nodes(self, coordinates: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """See ``core.ports.Snapshot``."""
+        found: dict[tuple[int, int], bytes] = {}
+        for level in {level for level, _ in coordinates}:
+            for some in _portions([place for at, place in coordinates if at == level]):
+                query = sa.select(t.NODE.c.place, t.NODE.c.hash).where(
+                    t.NODE.c.level == level, t.NODE.c.place.in_(some)
+                )
+                found |= {(level, place): value for place, value in self._rows(query, tuple[int, bytes])}
+        return found
+
+    def checkpoints(self) -> Iterator[CheckpointRow]:
+        """See ``core.ports.Snapshot``."""
+        after = -1
+        query = _CHECKPOINT.order_by(None).order_by(t.CHECKPOINT.c.size).limit(SCAN_ROWS)
+        while rows := self._rows(query.where(t.CHECKPOINT.c.size > after), _CHECKPOINT_ROW):
+            yield from map(_checkpoint, rows)
+            after = rows[-1][0]
+
+    def lineage(self, digest: Digest, *, forward: bool, depth: int = 64) -> list[Edge]:
+        """See ``core.ports.Snapshot``. Breadth first; a circle ends where it began."""
+        near, far = (t.EDGE.c.parent, t.EDGE.c.child) if forward else (t.EDGE.c.child, t.EDGE.c.parent)
+        columns = sa.select(t.EDGE.c.child, t.EDGE.c.parent, t.EDGE.c.kind, t.EDGE.c.seq)
+        reached, frontier, found = {str(digest)}, {str(digest)}, list[Edge]()
+        for _ in range(depth):
+            rows = [
+                row
+                for some in _portions(sorted(frontier))
+                for row in self._rows(
+                    columns.where(near.in_(some)).order_by(far, t.EDGE.c.seq), tuple[str, str, str, int]
+                )
+            ]
+            found += [Edge(child=Digest(c), parent=Digest(p), kind=kind, seq=seq) for c, p, kind, seq in rows]
+            frontier = {row[0] if forward else row[1] for row in rows} - reached
+            reached |= frontier
+            if not frontier:
+                break
+        return found
+
+
+def _portions(values: Collection[Any]) -> Iterator[list[Any]]:
+    listed = list(values)
+    for start in range(0, len(listed), MANY):
+        yield listed[start : start + MANY]
+
+
+def _entry(row: _ENTRY_ROW) -> Entry:
+    seq, digest, body, kind, received, leaf = row
+    return Entry(seq=seq, digest=Digest(digest), body=body, predicate_type=kind, received_ms=received, leaf_hash=leaf)
+
+
+def _checkpoint(row: _CHECKPOINT_ROW) -> CheckpointRow:
+    size, note, frontier, received = row
+    return CheckpointRow(size=size, note=note, frontier=frontier, received_ms=received)
+
+
+def _write(connection: Connection, batch: Batch) -> None:
+    connection.execute(t.ENVELOPE.insert(), [msgspec.structs.asdict(entry) for entry in batch.entries])
+    _write_derived(connection, batch.index, batch.edges, batch.nodes, batch.shards)
+    connection.execute(t.CHECKPOINT.insert(), msgspec.structs.asdict(batch.checkpoint))
+
+
+def _write_derived(
+    connection: Connection,
+    index: Iterable[IndexRow],
+    edges: Iterable[Edge],
+    nodes: Iterable[Node],
+    shards: dict[int, bytes],
+) -> None:
+    subjects = [
+        {
+            "bucket": row.bucket,
+            "seq": row.seq,
+            "subject_digest": row.subject,
+            "predicate_type": row.predicate_type,
+            "leaf_hash": row.leaf_hash,
+        }
+        for row in index
+    ]
+    lines = {(edge.child, edge.parent, edge.kind, edge.seq): msgspec.structs.asdict(edge) for edge in edges}
+    places = [{"level": node.level, "place": node.index, "hash": node.hash} for node in nodes]
+    for table, rows in ((t.SUBJECT, subjects), (t.EDGE, list(lines.values())), (t.NODE, places)):
+        if rows:
+            connection.execute(table.insert(), rows)
+    if shards:
+        connection.execute(t.HEAD.delete().where(t.HEAD.c.shard.in_(list(shards))))
+        connection.execute(t.HEAD.insert(), [{"shard": number, "hashes": heads} for number, heads in shards.items()])
