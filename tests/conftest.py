@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "fixtures.shared"]
+from hypothesis import settings
+
+pytest_plugins = ["pytester", "fixtures.shared", "fixtures.servers"]
+
+# Timings on a shared machine are noise: a slow example is no failure. Benchmarks measure speed.
+settings.register_profile("bartizan", deadline=None)
+settings.load_profile("bartizan")

@@ -16,10 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from bartizan.core import keys
 from bartizan.core.errors import KeyFileError
 from bartizan.core.keys import PrivateKey, PrivateKeySigner
+from bartizan.stores.pkcs8 import encrypt_pkcs8
 
 MAX_KEY_BYTES = 64 * 1024
-KDF_ROUNDS = 600_000
-"""PBKDF2 rounds (OWASP Password Storage Cheat Sheet, 2023, for HMAC-SHA-256)."""
 
 
 def save_key(key: PrivateKey, path: Path, *, passphrase: str | None, unencrypted: bool = False) -> None:
@@ -30,11 +29,11 @@ def save_key(key: PrivateKey, path: Path, *, passphrase: str | None, unencrypted
     """
     if not unencrypted and not passphrase:
         raise KeyFileError("a passphrase is needed", remedy="give one, or ask for an unencrypted key.")
-    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
-    if not unencrypted and passphrase:
-        builder = serialization.PrivateFormat.PKCS8.encryption_builder().kdf_rounds(KDF_ROUNDS)
-        encryption = builder.build(passphrase.encode())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    if unencrypted or not passphrase:
+        pem = key.private_bytes(serialization.Encoding.PEM, *plain)
+    else:
+        pem = encrypt_pkcs8(key.private_bytes(serialization.Encoding.DER, *plain), passphrase)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

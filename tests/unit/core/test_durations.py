@@ -4,7 +4,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan.core.durations import (
@@ -92,6 +92,7 @@ def test_a_span_that_leaves_the_calendar_is_refused():
         deadline("100y", datetime(9950, 1, 1, tzinfo=UTC))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text):
     try:
@@ -101,6 +102,7 @@ def test_any_text_is_read_or_refused(text):
     assert re.fullmatch(TERM_PATTERN[1:-1], text)
 
 
+@settings(deadline=None)
 @given(st.from_regex(DURATION_PATTERN[:-1] + r"\Z"))
 def test_everything_that_is_read_lies_ahead(text):
     try:

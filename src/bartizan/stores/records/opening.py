@@ -15,6 +15,8 @@ from bartizan.stores.records.sql import SqlRecords
 
 SCHEMA_VERSION = "0001"
 """Newest migration in ``stores/migrations/versions``; a test compares."""
+OLDER_VERSIONS: frozenset[str] = frozenset()
+"""Schema versions that can be migrated from."""
 BUSY_SECONDS = 30
 
 
@@ -92,10 +94,10 @@ def _migrate(engine: Engine, place: str) -> None:
     version = _version(engine)
     if version == SCHEMA_VERSION:
         return
-    if version is not None and version > SCHEMA_VERSION:
+    if version is not None and version not in OLDER_VERSIONS:
         raise StoreError(
-            f"the ledger at {place} was written by a newer version (schema {version}; this is {SCHEMA_VERSION})",
-            remedy="upgrade bartizan.",
+            f"the ledger at {place} was written by another version (schema {version[:20]!r}; this is {SCHEMA_VERSION})",
+            remedy="upgrade bartizan, or restore the ledger from a backup.",
         )
     from alembic import command  # noqa: PLC0415 - slow to import, and needed once in a ledger's life
     from alembic.config import Config  # noqa: PLC0415

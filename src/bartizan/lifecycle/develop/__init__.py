@@ -1,0 +1,1 @@
+"""Develop: scan, sign, describe and check what the system is made of."""
