@@ -177,7 +177,7 @@ class Files(Protocol):
         """Digest of a file (its bytes) or folder (manifest root). Raises ArtefactError."""
 
     def manifest(self, path: Path) -> list[ManifestEntry]:
-        """The files of a folder, or the one file, with digests; links and special files are refused."""
+        """The files of a folder, or the one file called ``.``, with digests; links and special files are refused."""
 
 
 class Clock(Protocol):

@@ -14,6 +14,8 @@ from bartizan.core.errors import ArtefactError
 
 BUFFER_BYTES = 1 << 20
 """Measured: larger buffers leave the cache, smaller ones cost calls."""
+SINGLE_FILE = "."
+"""Name of a file that is signed by itself, as the reference implementation of OpenSSF Model Signing has it."""
 MAX_FILES = 1_000_000
 MAX_DEPTH = 128
 
@@ -33,7 +35,7 @@ class LocalFiles:
     def manifest(self, path: Path) -> list[ManifestEntry]:
         """See ``core.ports.Files``."""
         if _kind(path) == "file":
-            return [ManifestEntry(_name(path.name), digest_file(path))]
+            return [ManifestEntry(SINGLE_FILE, digest_file(path))]
         files = sorted(walk(path))
         if not files:
             raise ArtefactError(f"{path} holds no files", remedy="give the folder that holds the artefact.")

@@ -26,7 +26,7 @@ def test_files_are_named_by_sha256(local, tmp_path, size):
     path.write_bytes(os.urandom(size))
     assert local.digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     [entry] = local.manifest(path)
-    assert (entry.name, entry.digest) == ("model.bin", local.digest(path))
+    assert (entry.name, entry.digest) == (".", local.digest(path))
 
 
 def test_folders_are_named_by_their_manifest(local, tmp_path):
