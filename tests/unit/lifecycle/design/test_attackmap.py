@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from bartizan.catalogue.atlas import AtlasContent, adopt
-from bartizan.catalogue.attackmap import FORMAT
+from bartizan.catalogue.attackmap import FORMAT, MAX_BYTES
 from bartizan.catalogue.load import catalogue
 from bartizan.core import statement
 from bartizan.core.check import Check
@@ -85,6 +85,17 @@ def test_a_map_of_another_format_is_refused(document):
     other = msgspec.structs.replace(document, format="bartizan-attack-map/9")
     with pytest.raises(InputError, match="format"):
         read_attack_map(other.encode())
+
+
+def test_a_map_beyond_all_measure_is_refused():
+    with pytest.raises(InputError, match="at most"):
+        read_attack_map(b" " * (MAX_BYTES + 1))
+
+
+def test_what_is_not_on_the_map_is_a_key_error(document):
+    for lookup in (document.technique, document.point, document.position, document.mitigation):
+        with pytest.raises(KeyError):
+            lookup("nothing")
 
 
 def test_every_reachable_technique_has_a_route_that_can_be_walked(document):
