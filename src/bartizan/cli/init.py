@@ -50,14 +50,16 @@ def init(ctx: click.Context, yes: bool, unencrypted: bool, people: tuple[str, ..
 
 def _declare(space: Workspace, yes: bool) -> None:
     survey = initialise.survey(space.folder)
-    answers = {}
-    for question in initialise.questions(survey):
-        ask = not yes and sys.stdin.isatty()
-        answers[question.name] = (
-            click.prompt(question.text, default=question.default, err=True) if ask else question.default
-        )
+    ask = not yes and sys.stdin.isatty()
+    answers = {question.key: _ask(question) if ask else question.default for question in initialise.questions(survey)}
     space.declaration.write_text(initialise.render(survey, answers), encoding="utf-8")
     say(f"wrote {space.declaration}; read it, and fill in what only you can know")
+
+
+def _ask(question: initialise.Question) -> str:
+    kind = click.Choice(question.choices) if question.choices else None
+    answer: str = click.prompt(question.text, default=question.default, type=kind, err=True, show_default=True)
+    return answer
 
 
 def _people(pairs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -22,9 +22,9 @@ _SUCCESS: dict[str, tuple[str, bool]] = {
 
 
 def live_mitigations(system: System, evidence: Sequence[Evidence]) -> set[str]:
-    """Claimed mitigations whose evidence stands now. A claim without evidence is only a claim."""
+    """Mitigations whose evidence stands now, claimed or not. A claim without evidence is only a claim."""
     standing = [item for item in evidence if item.holds]
-    return {name for name in system.declaration.mitigations if name in _TESTS and _TESTS[name](system, standing)}
+    return {name for name, test in _TESTS.items() if test(system, standing)}
 
 
 def testable() -> frozenset[str]:

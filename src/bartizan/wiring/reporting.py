@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from bartizan.assurance.build import build
 from bartizan.assurance.exhibits import CheckFacts
 from bartizan.assurance.model import ReportModel
 from bartizan.assurance.render import to_html, to_json, to_markdown
 from bartizan.assurance.sarif import to_sarif
+from bartizan.catalogue.attackmap import AttackMap, read_attack_map
 from bartizan.catalogue.load import catalogue
-from bartizan.core.digest import Digest
+from bartizan.catalogue.standing import with_evidence
 from bartizan.core.errors import StoreError
 from bartizan.core.gate import GateResult
-from bartizan.lifecycle.design.attackmap import with_evidence
 from bartizan.wiring import liveness, registry, results
 from bartizan.wiring.assure import Situation
 from bartizan.wiring.workspace import Workspace
@@ -38,28 +34,28 @@ def report_model(workspace: Workspace, now: Situation, gate: GateResult | None) 
             check.name: CheckFacts(check.title, check.controls, check.name in applicable) for check in registry.checks()
         },
         reports=reports,
-        attack_map=_attack_map(now, reports),
+        attack_map=_attack_map(workspace, now),
         names={},
         now=now.now,
     )
 
 
-def _reports(workspace: Workspace, now: Situation) -> dict[Digest, bytes]:
+def _reports(workspace: Workspace, now: Situation) -> dict[str, bytes]:
     """Reports of statements that hold, in the form that the report reads."""
-    found = {}
+    found: dict[str, bytes] = {}
     for item in now.evidence:
         if item.holds and item.report and item.report not in found:
             found[item.report] = results.read_report(workspace.blobs.get(item.report)).flat()
     return found
 
 
-def _attack_map(now: Situation, reports: Mapping[Digest, bytes]) -> dict[str, Any] | None:
+def _attack_map(workspace: Workspace, now: Situation) -> AttackMap | None:
     """The newest attack map that stands, with what evidence says filled in."""
     for item in reversed(now.evidence):
         if item.holds and item.check == "design.attackmap" and item.report:
-            document: dict[str, Any] = msgspec.json.decode(reports[item.report])
+            document = results.read_report(workspace.blobs.get(item.report)).inner()
             return with_evidence(
-                document,
+                read_attack_map(document),
                 live=liveness.live_mitigations(now.system, now.evidence),
                 measured=liveness.measured(now.evidence),
                 accepted=liveness.accepted(now.evidence),
