@@ -293,9 +293,9 @@ def _splits(path: str) -> Iterable[tuple[str, str]]:
 
 def _step(value: Any, name: str) -> tuple[bool, Any]:
     if isinstance(value, msgspec.Struct):
-        for field in msgspec.structs.fields(value):
-            if name in {field.name, field.encode_name}:
-                return True, getattr(value, field.name)
+        for field, wire_name in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+            if name in {field, wire_name}:
+                return True, getattr(value, field)
     elif isinstance(value, Mapping):
         return name in value, value.get(name)
     elif isinstance(value, list | tuple) and _INDEX.match(name) and int(name) < len(value):
