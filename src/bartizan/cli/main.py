@@ -89,12 +89,13 @@ def cli(ctx: click.Context, project: Path) -> None:
 
 def main() -> NoReturn:
     """Entry point: runs a command and turns errors into a message, a remedy and an exit code."""
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command (default: that of the process) and return its exit code; nothing is raised."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:

@@ -1,0 +1,108 @@
+"""The main job on the real example, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from fixtures.project import bartizan
+
+
+@pytest.fixture
+def first(assured_once):
+    """Exit code and output of the first run."""
+    code, _, output = (assured_once / "assure.txt").read_text().partition("\n")
+    return int(code), output
+
+
+def test_the_first_run_does_everything_and_decides(first, assured_once):
+    code, output = first
+    assert code in {0, 1}, output
+    assert "could not do" not in output
+    assert "FAILED" not in output.split("gate release")[0]
+    for name in ("index.html", "report.md", "report.json", "findings.sarif"):
+        assert (assured_once / "bartizan-report" / name).stat().st_size > 1000
+
+
+def test_the_gate_refuses_without_people_and_says_what_to_do(first):
+    code, output = first
+    assert code == 1
+    assert "NOT MET" in output
+    assert "bartizan decide approval --about model:tumour --role risk-owner" in output
+
+
+def test_a_second_run_does_nothing_again(project):
+    done = bartizan(project, "assure")
+    assert "nothing changed; nothing was run" in done.stderr
+    assert done.returncode == 1
+
+
+def test_touching_one_byte_of_a_dataset_reruns_exactly_what_rests_on_it(project):
+    holdout = project / "data" / "holdout.csv"
+    text = holdout.read_text()
+    digit = re.search(r"\d(?=,)", text[text.index("\n") :])
+    place = text.index("\n") + digit.start()
+    holdout.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+    done = bartizan(project, "evidence", "due", "--json")
+    assert done.returncode == 1
+    due = {(item["check"], item["about"]) for item in json.loads(done.stdout)}
+    assert ("data.quality", "dataset:holdout") in due
+    assert ("cards.data", "dataset:holdout") in due
+    assert ("redteam.evasion.hopskipjump", "model:tumour") in due
+    assert ("scan", "model:tumour") not in due
+    assert ("cards.data", "dataset:train") not in due
+    assert ("design.threats", "system:tumour-triage") not in due
+
+
+@pytest.mark.control("1.1-k")
+def test_one_command_runs_the_suite_and_exits_non_zero_on_a_broken_threshold(project):
+    declaration = project / "bartizan.toml"
+    declaration.write_text(declaration.read_text().replace("[gate.release]", _IMPOSSIBLE + "[gate.release]", 1))
+    done = bartizan(project, "assure", "--gate", "impossible", "--json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert not answer["passed"]
+    [rule] = answer["rules"]
+    assert rule["state"] == "unmet"
+    assert "it must be at least 1" in rule["reason"]
+
+
+_IMPOSSIBLE = """
+[gate.impossible]
+valid_for = "30d"
+[[gate.impossible.rule]]
+id = "perfect"
+about = "model"
+type = "assessment"
+check = "redteam.evasion.hopskipjump"
+where = [{ field = "metrics.robust_accuracy.low", at_least = 1.0 }]
+
+"""
+
+
+def test_every_number_of_the_red_team_has_an_interval_a_budget_and_a_seed(assured_once):
+    listed = json.loads(bartizan(assured_once, "evidence", "list", "model:tumour", "--json").stdout)
+    attacks = [row for row in listed if row["what"].startswith("redteam.")]
+    assert {row["what"].split(".")[1] for row in attacks} == {"evasion", "poisoning", "privacy", "extraction"}
+    for row in attacks:
+        said = json.loads(bartizan(assured_once, "evidence", "show", row["envelope"]).stdout)["predicate"]
+        assert isinstance(said["seed"], int)
+        assert said["budget"]
+        assert said["metrics"]
+        for name, metric in said["metrics"].items():
+            assert metric["low"] <= metric["value"] <= metric["high"], name
+            assert metric["n"] >= 1
+
+
+def test_statements_hold_no_personal_data_and_no_absolute_paths(assured_once):
+    for row in json.loads(bartizan(assured_once, "evidence", "list", "--json").stdout):
+        text = bartizan(assured_once, "evidence", "show", row["envelope"]).stdout
+        assert str(assured_once) not in text
+
+
+def test_the_ledger_of_a_whole_run_verifies(assured_once):
+    done = bartizan(assured_once, "ledger", "verify", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reports"] >= 10
