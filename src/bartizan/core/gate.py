@@ -134,8 +134,8 @@ def _judge(rule: Rule, artefact: Artefact, evidence: Sequence[Evidence], now: da
     conditions = (*IMPLIED.get(_whole(rule.type), ()), *rule.where)
     against = [(item, broken) for item in fresh if (broken := _broken(item, conditions))]
     if against:
-        _, broken = against[-1]
-        return _refusal(rule, artefact, broken, [item.digest for item, _ in against])
+        item, broken = against[-1]
+        return _refusal(rule, artefact, broken, [item.digest for item, _ in against], _mend(item))
     signers = {signer for item in fresh for signer in item.signers}
     if fresh and len(signers) >= rule.signers:
         ends = [end for item in fresh if (end := _end(item, rule)) is not None]
@@ -221,6 +221,13 @@ def _wanted(condition: Condition) -> str:
     return f"it must be at most {_show(condition.at_most)}"
 
 
+def _mend(evidence: Evidence) -> str:
+    """What to do about a statement that stands and says no: looking again would say the same."""
+    return (
+        f"bartizan evidence show {short(evidence.digest)} --report  # mend what it found; the next assure looks again"
+    )
+
+
 def _show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)[:200]
 
@@ -229,7 +236,7 @@ def _met_by(fresh: Sequence[Evidence], conditions: Sequence[Condition]) -> str:
     statement = fresh[-1].statement
     assert statement is not None  # noqa: S101 - _fits has seen it
     predicate = statement.read()
-    values = [f"{c.field} is {_show(look_up(predicate, c.field))}" for c in conditions]
+    values = dict.fromkeys(f"{c.field} is {_show(look_up(predicate, c.field))}" for c in conditions)
     by = ", ".join(dict.fromkeys(signer for item in fresh for signer in item.signers))
     return f"{'; '.join(values) or 'it stands'} (signed by {by})"
 
@@ -247,14 +254,14 @@ def _missing(rule: Rule, said: Sequence[Evidence], standing: Sequence[Evidence],
     return "there is no such statement"
 
 
-def _refusal(rule: Rule, artefact: Artefact, reason: str, relied_on: Sequence[Digest]) -> RuleResult:
+def _refusal(rule: Rule, artefact: Artefact, reason: str, relied_on: Sequence[Digest], remedy: str = "") -> RuleResult:
     return RuleResult(
         rule=rule,
         artefact=artefact.id,
         state=_unmet(rule),
         reason=reason,
         relied_on=tuple(relied_on),
-        remedy=remedy_for(rule, artefact.id),
+        remedy=remedy or remedy_for(rule, artefact.id),
     )
 
 

@@ -1,0 +1,130 @@
+"""Writes a report as HTML, Markdown or JSON.
+
+The HTML is one file that needs nothing else: no script, no font, no request. What comes from
+outside is cleaned when the model is built and escaped again here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib import resources
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from bartizan.assurance import text
+from bartizan.assurance.figures.attackmap import attackmap, by_stage, hatching, heat
+from bartizan.assurance.figures.curves import SHAPES, figure
+from bartizan.assurance.figures.dataflow import dataflow, zones
+from bartizan.assurance.front import front
+from bartizan.assurance.model import ReportModel, Series
+from bartizan.core.digest import canonical_json, short
+
+TABLE_ROWS = 40
+"""Points of a curve in the table beneath its picture; longer curves are thinned, ends kept."""
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&])")
+
+
+def to_html(model: ReportModel) -> str:
+    """The report as one self-contained HTML page."""
+    return _template("report.html.j2", html=True).render(_context(model))
+
+
+def to_markdown(model: ReportModel) -> str:
+    """The report as Markdown (CommonMark with tables)."""
+    written = _template("report.md.j2", html=False).render(_context(model))
+    return re.sub(r"\n{3,}", "\n\n", written).strip() + "\n"
+
+
+def to_json(model: ReportModel) -> str:
+    """The whole report as JSON, keys sorted, indented for people."""
+    return msgspec.json.format(canonical_json(model), indent=2).decode() + "\n"
+
+
+def brief(value: str, limit: int = 220) -> str:
+    """``value`` cut at a word near ``limit`` characters."""
+    return value if len(value) <= limit else value[:limit].rsplit(" ", 1)[0].rstrip(" ,;:") + " …"
+
+
+def lower_first(value: str) -> str:
+    """``value`` as part of a sentence: its first letter small, unless the first word is an abbreviation."""
+    return value[:1].lower() + value[1:] if value[1:2].islower() else value
+
+
+def sentence(value: str) -> str:
+    """``value`` with a full stop, unless it ends like a sentence already."""
+    return value if value.endswith((".", "!", "?", "…")) else f"{value}."
+
+
+def plain(value: object) -> str:
+    """``value`` with every character escaped that Markdown would read as markup."""
+    return _MARKDOWN.sub(r"\\\1", str(value))
+
+
+def code(value: str) -> str:
+    """``value`` as a Markdown code span, whatever backticks it holds."""
+    longest = max((len(run) for run in re.findall("`+", value)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest else ""
+    return f"{fence}{pad}{value}{pad}{fence}"
+
+
+def thinned(series: Series) -> Series:
+    """A curve short enough for a table."""
+    count = len(series.points)
+    if count <= TABLE_ROWS:
+        return series
+    step = (count - 1) / (TABLE_ROWS - 1)
+    return Series(name=series.name, points=tuple(series.points[round(index * step)] for index in range(TABLE_ROWS)))
+
+
+def _context(model: ReportModel) -> dict[str, object]:
+    return {
+        "model": model,
+        "front": front(model),
+        "lines": {line.digest: line for line in model.evidence},
+        "style": Markup(_style()),  # noqa: S704 - our own file
+        "shapes": SHAPES,
+        "most": max((point.before for point in model.attack_map.points), default=0) if model.attack_map else 0,
+    }
+
+
+@functools.cache
+def _style() -> str:
+    return resources.files("bartizan.assurance.templates").joinpath("style.css").read_text("utf-8")
+
+
+@functools.cache
+def _template(name: str, *, html: bool) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bartizan.assurance"),
+        autoescape=html,  # noqa: S701 - Markdown is escaped by the filter `plain`
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "brief": brief,
+        "code": code,
+        "lower_first": lower_first,
+        "plain": plain,
+        "number": text.number,
+        "words": text.words,
+        "sentence": sentence,
+        "short": short,
+        "thinned": thinned,
+    }
+    environment.globals |= {
+        "attackmap": attackmap,
+        "by_stage": by_stage,
+        "counted": text.counted,
+        "dataflow": dataflow,
+        "figure": figure,
+        "hatching": hatching,
+        "heat": heat,
+        "zones": zones,
+    }
+    return environment.get_template(name)

@@ -1,0 +1,159 @@
+"""Single compressed streams (zlib, gzip, bzip2, xz, lzma, joblib's old ZFILE), unpacked under a bound.
+
+joblib writes its compressed files in these formats; what they unpack to is examined like a file.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from bartizan.lifecycle.develop.scan.limits import Meter
+from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Source, Spool
+from bartizan.lifecycle.develop.scan.verdict import Report
+
+LZMA_MEMORY = 128 << 20
+"""Memory that an lzma stream may ask for; presets up to 9 need 65 MiB."""
+ZFILE_HEADER = 21
+"""``ZF`` and the length as hexadecimal text, padded to 19 characters."""
+
+
+class Decompressor(Protocol):
+    """What the standard library's decompressors have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the stream was seen."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """Bytes behind the end of the stream."""
+
+
+class Inflater:
+    """zlib's decompressor in the shape of the others."""
+
+    def __init__(self, wbits: int) -> None:
+        self._inner = zlib.decompressobj(wbits)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Feed and take up to ``max_length`` bytes."""
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether all input has been used up."""
+        return not self._inner.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        """See ``Decompressor``."""
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """See ``Decompressor``."""
+        return self._inner.unused_data
+
+
+MAKERS: dict[str, Callable[[], Inflater | bz2.BZ2Decompressor | lzma.LZMADecompressor]] = {
+    "zlib": lambda: Inflater(15),
+    "zfile": lambda: Inflater(15),
+    "gzip": lambda: Inflater(31),
+    "deflate": lambda: Inflater(-15),
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY),
+}
+FAILURES = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
+
+
+class BombError(Exception):
+    """The stream unpacks to more than it may; the text says how much."""
+
+
+class Unpacked:
+    """What came out of compressed bytes, and where they stopped making sense."""
+
+    def __init__(self, limit: int) -> None:
+        self.spool = Spool(limit)
+        self.used = 0
+        """Compressed bytes that belonged to the streams."""
+        self.streams = 0
+        self.failure = ""
+        """Why unpacking stopped before the end."""
+
+
+def unpack(data: Buffer, kind: str, meter: Meter, *, several: bool = True) -> Unpacked:
+    """Unpack one stream, or several in a row, into memory or a temporary file.
+
+    Raises:
+        BombError: the ratio or the bytes left to spend are exceeded.
+    """
+    result = Unpacked(meter.limits.in_memory)
+    while result.used < len(data):
+        try:
+            used = _one_stream(data, result.used, kind, meter, result)
+        except FAILURES as error:
+            if not result.streams:
+                result.failure = str(error) or type(error).__name__
+            return result
+        if used < 0:
+            result.failure = "the stream ends early"
+            return result
+        result.streams += 1
+        result.used += used
+        if not several:
+            break
+    return result
+
+
+def _one_stream(data: Buffer, start: int, kind: str, meter: Meter, result: Unpacked) -> int:
+    """Unpack the stream at ``start``; returns how many compressed bytes it has, or -1 when it is cut off."""
+    machine = MAKERS[kind]()
+    at = start
+    while not machine.eof:
+        part = b""
+        if machine.needs_input:
+            if at >= len(data):
+                return -1
+            part = bytes(data[at : at + CHUNK])
+            at += len(part)
+        out = machine.decompress(part, CHUNK)
+        meter.expanded -= len(out)
+        result.spool.write(out)
+        _check(result.spool.size, at, meter)
+    return at - start - len(machine.unused_data)
+
+
+def _check(size: int, packed: int, meter: Meter) -> None:
+    limits = meter.limits
+    if meter.expanded < 0:
+        raise BombError(f"more than {limits.expanded} bytes unpacked in all")
+    if size > limits.ratio_from and size > limits.ratio * packed:
+        raise BombError(f"{packed} bytes unpack to more than {size}")
+
+
+def examine_compressed(source: Source, kind: str, meter: Meter, examine: Examine) -> Report:
+    """Unpack a compressed file and examine what is inside."""
+    draft = Draft(source, kind, meter.limits.findings)
+    skip = ZFILE_HEADER if kind == "zfile" else 0
+    try:
+        unpacked = unpack(source.data[skip:], kind, meter, several=kind != "zfile")
+    except BombError as bomb:
+        draft.fire("archive/bomb", str(bomb))
+        draft.miss("not unpacked: it exceeds the bounds")
+        return draft.close()
+    content = unpacked.spool.finish()
+    draft.facts["expanded_bytes"] = len(content)
+    if unpacked.failure:
+        draft.fire("archive/corrupt", unpacked.failure, skip + unpacked.used)
+    if skip + unpacked.used < len(source.data) and not unpacked.failure:
+        draft.gap(skip + unpacked.used, len(source.data), "follow the compressed stream")
+    if len(content) or not unpacked.failure:
+        draft.members.append(examine(source.child("content", content)))
+    return draft.close()

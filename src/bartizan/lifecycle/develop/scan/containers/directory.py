@@ -1,0 +1,223 @@
+"""The directory of a zip archive, read strictly: each member as the central directory and as its local header tell it.
+
+Format: PKWARE APPNOTE 6.3.10, sections 4.3 to 4.5. Readers of zip files famously disagree (first or
+last directory, local or central sizes), so both descriptions are read and every byte is claimed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+
+EOCD = struct.Struct("<4s4H2LH")
+EOCD64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR64 = struct.Struct("<4sLQL")
+CENTRAL = struct.Struct("<4s6H3L5H2L")
+LOCAL = struct.Struct("<4s5H3L2H")
+EOCD_MAGIC = b"PK\x05\x06"
+EOCD64_MAGIC = b"PK\x06\x06"
+LOCATOR64_MAGIC = b"PK\x06\x07"
+CENTRAL_MAGIC = b"PK\x01\x02"
+LOCAL_MAGIC = b"PK\x03\x04"
+DESCRIPTOR_MAGIC = b"PK\x07\x08"
+LONGEST_COMMENT = 0xFFFF
+BIG32 = 0xFFFFFFFF
+BIG16 = 0xFFFF
+ZIP64_EXTRA = 1
+ENCRYPTED = 0x0001
+STREAMED = 0x0008
+UTF8 = 0x0800
+
+
+class BrokenZipError(Exception):
+    """The archive breaks its format; the text says where and how."""
+
+
+class End(NamedTuple):
+    """The end of the central directory."""
+
+    directory: int
+    """Offset of the central directory in the file."""
+    directory_size: int
+    entries: int
+    prefix: int
+    """Bytes before the archive: all offsets in it count from here."""
+    end_records: int
+    """Offset at which the closing records begin."""
+    end: int
+    """Offset behind the archive, its comment included."""
+
+
+class Entry(NamedTuple):
+    """One member as the central directory tells it."""
+
+    name: str
+    method: int
+    flags: int
+    checksum: int
+    packed: int
+    size: int
+    offset: int
+    """Of the local header, in the file."""
+    mode: int
+    """Unix file mode; 0 when the archive was made elsewhere."""
+
+
+class Local(NamedTuple):
+    """One member as its local header tells it."""
+
+    name: str
+    method: int
+    flags: int
+    checksum: int
+    packed: int
+    size: int
+    data: int
+    """Offset of the content."""
+
+
+def find_end(data: Buffer) -> End | None:
+    """The closing records of an archive, or None when there are none."""
+    tail_start = max(0, len(data) - LONGEST_COMMENT - EOCD.size)
+    tail = bytes(data[tail_start:])
+    at = tail.rfind(EOCD_MAGIC)
+    while at >= 0:
+        if at + EOCD.size <= len(tail):
+            fields = EOCD.unpack_from(tail, at)
+            if at + EOCD.size + fields[7] <= len(tail):
+                return _end(data, tail_start + at, fields)
+        at = tail.rfind(EOCD_MAGIC, 0, at)
+    return None
+
+
+def _end(data: Buffer, at: int, fields: tuple[bytes, int, int, int, int, int, int, int]) -> End | None:
+    _, _disk, _first_disk, _here, entries, size, offset, comment = fields
+    begins = at
+    wide = _end64(data, at)
+    if wide is not None:
+        begins = wide[3]
+        entries = wide[0] if entries == BIG16 else entries
+        size = wide[1] if size == BIG32 else size
+        offset = wide[2] if offset == BIG32 else offset
+    directory = begins - size
+    prefix = directory - offset
+    if directory < 0 or prefix < 0:
+        return None
+    return End(directory, size, entries, prefix, begins, at + EOCD.size + comment)
+
+
+def _end64(data: Buffer, at: int) -> tuple[int, int, int, int] | None:
+    """Entries, size, offset and place of the zip64 record, found through its locator right before ``at``."""
+    start = at - LOCATOR64.size
+    if start < 0:
+        return None
+    magic, _disk, _where, _disks = LOCATOR64.unpack_from(data, start)
+    record = start - EOCD64.size
+    if magic != LOCATOR64_MAGIC or record < 0:
+        return None
+    fields = EOCD64.unpack_from(data, record)
+    return (fields[7], fields[8], fields[9], record) if fields[0] == EOCD64_MAGIC else None
+
+
+def read_entries(data: Buffer, end: End, most: int) -> list[Entry]:
+    """The members that the central directory lists.
+
+    Raises:
+        BrokenZipError: the directory is not what the closing record says.
+    """
+    entries: list[Entry] = []
+    at = end.directory
+    stop = end.directory + end.directory_size
+    while at < stop:
+        if len(entries) >= most:
+            raise BrokenZipError(f"the directory lists more than {most} members")
+        entry, at = _entry(data, at, stop, end.prefix)
+        entries.append(entry)
+    if len(entries) != end.entries:
+        raise BrokenZipError(f"the directory lists {len(entries)} members and its end says {end.entries}")
+    return entries
+
+
+def _entry(data: Buffer, at: int, stop: int, prefix: int) -> tuple[Entry, int]:
+    if at + CENTRAL.size > stop or bytes(data[at : at + 4]) != CENTRAL_MAGIC:
+        raise BrokenZipError(f"no directory entry at offset {at}")
+    fields = CENTRAL.unpack_from(data, at)
+    made_by, flags, method = fields[1], fields[3], fields[4]
+    checksum, packed, size = fields[7:10]
+    name_size, extra_size, comment_size = fields[10:13]
+    attributes, offset = fields[15], fields[16]
+    name_at = at + CENTRAL.size
+    extra_at = name_at + name_size
+    after = extra_at + extra_size + comment_size
+    if after > stop:
+        raise BrokenZipError(f"the directory entry at offset {at} leads past the directory")
+    name = _name(bytes(data[name_at:extra_at]), flags)
+    extra = bytes(data[extra_at : extra_at + extra_size])
+    size, packed, offset = _zip64(extra, size, packed, offset)
+    mode = attributes >> 16 if made_by >> 8 == 3 else 0  # noqa: PLR2004 -- 3 is Unix
+    return Entry(name, method, flags, checksum, packed, size, prefix + offset, mode), after
+
+
+def _name(raw: bytes, flags: int) -> str:
+    try:
+        return raw.decode("utf-8" if flags & UTF8 else "cp437")
+    except UnicodeDecodeError as error:
+        raise BrokenZipError(f"the name {raw[:40]!r} is not UTF-8") from error
+
+
+def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
+    """Sizes and offset with their 64-bit values from the extra field, where the 32-bit ones are full."""
+    wide = _extra_field(extra, ZIP64_EXTRA)
+    values = [size, packed, offset]
+    at = 0
+    for index, value in enumerate(values):
+        if value == BIG32 and at + 8 <= len(wide):
+            values[index] = struct.unpack_from("<Q", wide, at)[0]
+            at += 8
+    return values[0], values[1], values[2]
+
+
+def _extra_field(extra: bytes, wanted: int) -> bytes:
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, at)
+        if kind == wanted:
+            return extra[at + 4 : at + 4 + size]
+        at += 4 + size
+    return b""
+
+
+def read_local(data: Buffer, entry: Entry) -> Local:
+    """The local header of a member.
+
+    Raises:
+        BrokenZipError: there is none where the directory says.
+    """
+    at = entry.offset
+    if at < 0 or at + LOCAL.size > len(data) or bytes(data[at : at + 4]) != LOCAL_MAGIC:
+        raise BrokenZipError(f"no local header for {entry.name[:80]!r} at offset {at}")
+    _, _version, flags, method, _time, _date, checksum, packed, size, name_size, extra_size = LOCAL.unpack_from(
+        data, at
+    )
+    name_at = at + LOCAL.size
+    extra_at = name_at + name_size
+    extra = bytes(data[extra_at : extra_at + extra_size])
+    size, packed, _ = _zip64(extra, size, packed, 0)
+    return Local(
+        _name(bytes(data[name_at:extra_at]), flags), method, flags, checksum, packed, size, extra_at + extra_size
+    )
+
+
+def descriptor_end(data: Buffer, entry: Entry, start: int) -> int:
+    """Offset behind the data descriptor that follows streamed content at ``start``; ``start`` when none fits."""
+    for with_magic in (True, False):
+        for width in ("L", "Q"):
+            form = struct.Struct(f"<L2{width}")
+            at = start + 4 * with_magic
+            if at + form.size > len(data) or (with_magic and bytes(data[start : start + 4]) != DESCRIPTOR_MAGIC):
+                continue
+            if form.unpack_from(data, at) == (entry.checksum, entry.packed, entry.size):
+                return at + form.size
+    return start

@@ -1,0 +1,1 @@
+"""Pickle streams, followed opcode by opcode and never loaded."""

@@ -1,0 +1,275 @@
+"""Rules for arguments: listed callables that are harmless with some arguments and not with others.
+
+A rule returns the class whose instance the call yields (None when that is not known) and raises
+``RefusedError`` with the reason otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bartizan.lifecycle.develop.scan.pickle.arrays import DtypeError, base_layout, layout_of, product
+from bartizan.lifecycle.develop.scan.pickle.states import RefusedError, is_plain_callable
+from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, Use
+
+if TYPE_CHECKING:
+    from bartizan.lifecycle.develop.scan.pickle.judge import Judge
+
+ArgumentRule = Callable[["Judge", Name, tuple[Symbol, ...], int], Name | None]
+
+MOST_ALLOCATED = 1 << 26
+"""Bytes or items that one call may allocate from a mere number."""
+LONGEST_PATTERN = 10_000
+_BASES = frozenset({"object", "dict", "list", "set", "frozenset", "tuple", "int", "float", "str", "bytes", "complex"})
+_BIT_GENERATORS = frozenset({"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"})
+
+
+def _listed_class(symbol: Symbol) -> Name:
+    if symbol.__class__ is not Name:
+        raise RefusedError("its first argument is no imported class")
+    symbol.used = True
+    if symbol.listed and not symbol.uses & Use.NEW:
+        raise RefusedError(f"{symbol} is not to be constructed")
+    return symbol
+
+
+def _class_first(_judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``copyreg.__newobj__(cls, ...)`` and its kind: an instance of the first argument."""
+    if not args:
+        raise RefusedError("it has no arguments")
+    return _listed_class(args[0])
+
+
+def _reconstructor(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``copyreg._reconstructor(cls, base, state)``."""
+    if len(args) != 3:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it takes a class, a base and a state")
+    cls = _listed_class(args[0])
+    base = args[1]
+    if base.__class__ is not Name or (base.module, base.name) not in {("builtins", name) for name in _BASES}:
+        raise RefusedError("its base is not a built-in class")
+    if not cls.listed:
+        judge.report("pickle/unlisted-class", f"constructs {cls}", offset)
+    return cls
+
+
+def _getattr(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``getattr(Class, "inner")``, the way protocols below 4 name nested classes, and bound methods are written."""
+    inner = judge.reader.text(args[1]) if len(args) == 2 else None  # noqa: PLR2004
+    outer = args[0].subject if inner and args[0].__class__ is Call else args[0]
+    if inner is None or outer.__class__ is not Name:
+        raise RefusedError("only a nested class or method that is listed may be fetched")
+    if judge.policy.entry(outer.module, f"{outer.name}.{inner}") is None:
+        raise RefusedError(f"{outer}.{inner} is not listed")
+    return judge.find(outer.module, f"{outer.name}.{inner}", 4, offset)
+
+
+def _partial(_judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    if not args or not is_plain_callable(args[0]):
+        raise RefusedError("its function is not a listed one")
+    return callee
+
+
+def _factory(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``defaultdict(factory)``."""
+    if args and not judge.reader.is_none(args[0]) and not is_plain_callable(args[0]):
+        raise RefusedError("its factory is not a listed class")
+    return callee
+
+
+def _attribute_names(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``operator.attrgetter("name")`` and its kind."""
+    for item in args:
+        text = judge.reader.text(item)
+        if item.__class__ is not int or (text is not None and "__" in text):
+            raise RefusedError("only plain attribute names, keys and numbers are expected")
+    return callee
+
+
+def _count(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``bytearray(n)`` and its kind: a number alone makes them allocate."""
+    for item in args:
+        number = judge.reader.number(item)
+        if (item.__class__ is Call and str(item.callee) != "_codecs.encode") or (
+            number is not None and number > MOST_ALLOCATED
+        ):
+            raise RefusedError(
+                "it allocates more than the file holds" if number else "what it allocates is only computed"
+            )
+    return callee
+
+
+def _items(_judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``list(items)`` and its kind: only from containers that the pickle itself spells out."""
+    if any(item.__class__ is Call and str(item.callee) == "builtins.range" for item in args):
+        raise RefusedError("it unrolls a range")
+    return callee
+
+
+def _type_of(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``type(None)``, the way pickle names NoneType."""
+    if len(args) != 1 or not (judge.reader.is_none(args[0]) or str(args[0]) == "builtins.Ellipsis"):
+        raise RefusedError("only the type of None or Ellipsis is asked for")
+    return None
+
+
+def _latin1(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``_codecs.encode(text, "latin1")``, the way protocols below 3 write bytes."""
+    codec = judge.reader.text(args[1]) if len(args) == 2 else None  # noqa: PLR2004
+    if codec not in {"latin1", "latin-1"}:
+        raise RefusedError("only latin1 is expected")
+    return None
+
+
+def _pattern(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``re._compile(pattern, flags)``."""
+    span = judge.reader.text(args[0]) if args else None
+    if span is None or len(span) > LONGEST_PATTERN:
+        raise RefusedError("its pattern is no text of sensible length")
+    return callee
+
+
+def _constants(_judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    if any(item.__class__ is not int for item in args):
+        raise RefusedError("only constants are expected")
+    return callee
+
+
+def _fraction(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``Fraction("1/3")``; an exponent in the text would be multiplied out."""
+    if any("e" in (judge.reader.text(item) or "").lower() for item in args):
+        raise RefusedError("an exponent is multiplied out")
+    return _constants(judge, callee, args, _offset)
+
+
+def _masked_array(judge: Judge, callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``numpy.ma.core._mareconstruct(subtype, baseclass, baseshape, basetype)``."""
+    if len(args) != 4:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it takes two classes, a shape and a type")
+    _reconstruct_array(judge, callee, args[1:], offset)
+    return _listed_class(args[0])
+
+
+def _torch_tensor(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`` makes the storage grow as needed."""
+    if len(args) < 4:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it takes a storage, an offset, a size and a stride")
+    first = judge.reader.number(args[1])
+    size, stride = judge.reader.numbers(args[2]), judge.reader.numbers(args[3])
+    if first is None or size is None or stride is None or len(size) != len(stride) or min((first, *size, *stride)) < 0:
+        raise RefusedError("its offset, size and stride are not plain")
+    end = first + sum((side - 1) * step for side, step in zip(size, stride, strict=True)) + 1
+    held = _storage_length(judge, args[0])
+    if 0 not in size and end > (MOST_ALLOCATED if held is None else held):
+        raise RefusedError(
+            f"it reaches {end} numbers into a storage of {held if held is not None else 'unknown length'}"
+        )
+    return callee
+
+
+def _storage_length(judge: Judge, storage: Symbol) -> int | None:
+    """Numbers in a storage that a persistent id describes: ``("storage", type, key, location, length)``."""
+    if storage.__class__ is not Call or not storage.args or storage.args[0].__class__ is not tuple:
+        return None
+    pid = storage.args[0]
+    return judge.reader.number(pid[4]) if len(pid) >= 5 else None  # noqa: PLR2004
+
+
+def _torch_bytes(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``torch.storage._load_from_bytes(bytes)`` is ``torch.load``: the bytes are examined like a file."""
+    held = judge.reader.bytes_of(args[0]) if len(args) == 1 else None
+    if held is None:
+        raise RefusedError("what it loads cannot be read")
+    judge.nested.append((held, offset))
+    return None
+
+
+def _dtype(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    try:
+        base_layout(judge.reader, args)
+    except DtypeError as error:
+        raise RefusedError(str(error)) from error
+    return callee
+
+
+def _reconstruct_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``numpy.core.multiarray._reconstruct(subtype, shape, typecode)``."""
+    if len(args) != 3:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it takes a class, a shape and a type")
+    cls = _listed_class(args[0])
+    shape = judge.reader.numbers(args[1])
+    if shape is None or product(shape) > MOST_ALLOCATED or any(side < 0 for side in shape):
+        raise RefusedError("its shape is not that of an empty array")
+    return cls
+
+
+def _buffer_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``numpy.core.numeric._frombuffer(buffer, dtype, shape, order)``."""
+    if len(args) < 3:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it takes a buffer, a dtype and a shape")
+    try:
+        layout = layout_of(judge.reader, args[1])
+    except DtypeError as error:
+        raise RefusedError(f"its dtype: {error}") from error
+    if layout.has_object:
+        raise RefusedError("objects cannot come from a buffer")
+    return judge.find("numpy", "ndarray", 4, _offset)
+
+
+def _ufunc(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``numpy.core._ufunc_reconstruct(module, name)`` imports any module and fetches any attribute."""
+    texts = [judge.reader.text(item) for item in args]
+    if len(texts) != 2 or texts[0] is None or texts[1] is None:  # noqa: PLR2004
+        raise RefusedError("it takes a module and a name")
+    name = judge.find(texts[0], texts[1], 4, offset)
+    name.used = True
+    if not name.listed:
+        raise RefusedError(f"{name} is not listed")
+    return name
+
+
+def _bit_generator(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``numpy.random._pickle.__bit_generator_ctor(name or class)``."""
+    if args and args[0].__class__ is Name:
+        if not args[0].listed or not args[0].module.startswith("numpy.random."):
+            raise RefusedError("it is no bit generator of numpy")
+    elif args and judge.reader.text(args[0]) not in _BIT_GENERATORS:
+        raise RefusedError("it is no bit generator of numpy")
+    return callee
+
+
+def _generator(judge: Judge, callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``numpy.random._pickle.__generator_ctor(bit_generator, constructor)`` calls its second argument."""
+    for constructor in args[1:]:
+        if str(constructor) != "numpy.random._pickle.__bit_generator_ctor":
+            raise RefusedError("it calls something that makes no bit generator")
+    if args and args[0].__class__ is not Call:
+        _bit_generator(judge, callee, args[:1], offset)
+    return callee
+
+
+ARGUMENT_RULES: dict[str, ArgumentRule] = {
+    "class-first": _class_first,
+    "reconstructor": _reconstructor,
+    "getattr": _getattr,
+    "partial": _partial,
+    "factory": _factory,
+    "attribute-names": _attribute_names,
+    "count": _count,
+    "items": _items,
+    "type-of": _type_of,
+    "latin1": _latin1,
+    "pattern": _pattern,
+    "dtype": _dtype,
+    "reconstruct-array": _reconstruct_array,
+    "buffer-array": _buffer_array,
+    "ufunc": _ufunc,
+    "constants": _constants,
+    "fraction": _fraction,
+    "masked-array": _masked_array,
+    "torch-tensor": _torch_tensor,
+    "torch-bytes": _torch_bytes,
+    "bit-generator": _bit_generator,
+    "generator": _generator,
+}

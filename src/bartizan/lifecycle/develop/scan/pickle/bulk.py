@@ -1,0 +1,92 @@
+"""Runs of plain items, skipped at the speed of the regular-expression engine.
+
+Large pickles consist mostly of batches: MARK, up to a thousand numbers, short texts, small tuples
+or small lists of numbers, then APPENDS or SETITEMS. Nothing in such a batch can import or call, so
+it is matched as a whole. What it put into the memo is worked out only if the pickle ever refers to
+an entry that lies behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bartizan.lifecycle.develop.scan.pickle import opcodes as op
+from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+
+LONGEST_TEXT = 63
+
+_NUMBER = rb"(?:G.{8}|K.|M..|J.{4}|[N\x88\x89])"
+_UP_TO_THREE = _NUMBER + rb"(?:\x85(\x94)|" + _NUMBER + rb"(?:\x86(\x94)|" + _NUMBER + rb"(?:\x87(\x94))?+)?+)?+"
+_TEXT = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(LONGEST_TEXT + 1)) + rb")(\x94)"
+_LIST = rb"\](\x94)\((?:" + _NUMBER + rb"|(\x95).{8}){1,1000}+e"
+_FRAME = rb"(\x95).{8}"
+
+_RUN = re.compile(rb"(?s)(?:" + rb"|".join([_UP_TO_THREE, _TEXT, _LIST, _FRAME]) + rb"){2,5000}+(?=[eu])")
+_NO_SPAN = (-1, -1)
+"""Span of a group that took no part: 1 to 5 stand for MEMOIZE, 6 and 7 for FRAME."""
+
+
+class Run:
+    """Plain items from ``start`` to ``end``, all between a MARK and the opcode that consumes them."""
+
+    __slots__ = ("end", "has_frames", "items", "memoised", "memoises", "start")
+
+    def __init__(self, start: int, end: int, *, memoises: bool, has_frames: bool) -> None:
+        self.start = start
+        self.end = end
+        self.memoises = memoises
+        """Whether it adds to the memo."""
+        self.has_frames = has_frames
+        self.memoised: list[Any] = []
+        """What it adds, in order, once worked out."""
+        self.items: list[Any] = []
+        """What it pushes, once worked out."""
+
+    def work_out(self, data: Buffer) -> None:
+        """Fill ``memoised`` and ``items``, once."""
+        if self.items:
+            return
+        stack = self.items
+        marks: list[int] = []
+        pos = self.start
+        while pos < self.end:
+            opcode = data[pos]
+            size = op.FIXED_SIZE[opcode]
+            if size:
+                stack.append(pos)
+            elif opcode == op.SHORT_BINUNICODE:
+                stack.append(pos)
+                size = 2 + data[pos + 1]
+            elif opcode == op.FRAME:
+                size = 9
+            else:
+                self._settle(opcode, stack, marks)
+                size = 1
+            pos += size
+
+    def _settle(self, opcode: int, stack: list[Any], marks: list[int]) -> None:
+        """The opcodes of a run that are no constants."""
+        if opcode == op.MEMOIZE:
+            self.memoised.append(stack[-1])
+        elif opcode == op.EMPTY_LIST:
+            stack.append([])
+        elif opcode == op.MARK:
+            marks.append(len(stack))
+        elif opcode == op.APPENDS:
+            del stack[marks.pop() :]
+        else:
+            count = opcode - op.TUPLE1 + 1
+            stack[-count:] = [tuple(stack[-count:])]
+
+
+def find_run(data: Buffer, pos: int) -> Run | None:
+    """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else."""
+    match = _RUN.match(data, pos)
+    if match is None:
+        return None
+    end = match.end()
+    if match.lastindex is None:
+        return Run(pos, end, memoises=False, has_frames=False)
+    spans = match.regs
+    return Run(pos, end, memoises=max(spans[1:6]) > _NO_SPAN, has_frames=max(spans[6:8]) > _NO_SPAN)

@@ -1,0 +1,106 @@
+"""Examines a file or member that consists of pickles, and accounts for all of its bytes."""
+
+from __future__ import annotations
+
+from bartizan.lifecycle.develop.scan.containers.legacy_torch import LegacyTorch
+from bartizan.lifecycle.develop.scan.limits import Meter
+from bartizan.lifecycle.develop.scan.pickle import opcodes as op
+from bartizan.lifecycle.develop.scan.pickle.stream import Walk, walk
+from bartizan.lifecycle.develop.scan.rules import RULES
+from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source
+from bartizan.lifecycle.develop.scan.verdict import Report, Verdict
+
+MOST_PICKLES = 10_000
+TRIVIAL = 3
+"""Fewer opcodes than this are no pickle that anybody would append."""
+
+
+class PickleExaminer:
+    """Examines one stream of pickles."""
+
+    def __init__(self, source: Source, meter: Meter, examine: Examine) -> None:
+        self.source = source
+        self.meter = meter
+        self.examine = examine
+        self.draft = Draft(source, "pickle", meter.limits.findings)
+        self.legacy: LegacyTorch | None = None
+        self.counts = dict.fromkeys(("pickles", "opcodes", "calls", "arrays", "names"), 0)
+
+    def run(self, *, is_certain: bool) -> Report | None:
+        """Walk pickle after pickle; None when the content turns out to be no pickle at all."""
+        first = self._walk(0)
+        if not is_certain and not self._is_pickle(first):
+            return None
+        self._take(first)
+        if first.ended == "stop":
+            self.legacy = LegacyTorch.begun_by(self.source.data, first)
+            self._rest(first.end)
+        self.draft.facts |= {key: count for key, count in self.counts.items() if count}
+        return self.draft.close()
+
+    def _walk(self, start: int) -> Walk:
+        storages = self.legacy or self.source.storages
+        return walk(self.source.data, start, self.meter, torch=storages is not None)
+
+    def _rest(self, at: int) -> None:
+        """What follows the first pickle: more of them, torch's raw storages, or bytes that no part claims."""
+        data = self.source.data
+        while at < len(data):
+            if self.legacy is not None and self.legacy.is_complete(self.counts["pickles"]):
+                at = self.legacy.step_over_storages(self.source, at, self.draft)
+                self.legacy = None
+                continue
+            if data[at] not in op.VALID or self.counts["pickles"] >= MOST_PICKLES:
+                break
+            following = self._walk(at)
+            if not self._is_pickle(following):
+                break
+            self._take(following)
+            at = following.end
+            if following.ended != "stop":
+                return
+        if at < len(data):
+            self.draft.gap(at, len(data), "follow the pickle")
+
+    def _is_pickle(self, one: Walk) -> bool:
+        """Whether bytes without a signature turned out to be a pickle, whole or cut off after it did damage."""
+        harm = any(RULES[issue.rule].verdict is Verdict.DANGEROUS for issue in one.issues)
+        if one.ended == "stop":
+            is_signed = self.source.data[one.start] == op.PROTO
+            return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(self.source.data)
+        return harm and one.calls > 0
+
+    def _take(self, one: Walk) -> None:
+        """Turn what one walk found into findings and counts."""
+        for issue in one.issues:
+            self.draft.fire(issue.rule, issue.detail, issue.offset)
+        if one.dropped:
+            self.draft.facts["findings_left_out"] = one.dropped
+        if one.ended == "malformed":
+            self.draft.fire("pickle/malformed", one.why, one.end)
+            self.draft.miss(f"what follows byte {one.end} cannot be read as a pickle")
+        elif one.ended == "limit":
+            self.draft.miss(f"{one.why}; the rest from byte {one.end} on was not examined", rule="file/limit")
+        if one.arrays:
+            self.draft.kind = "joblib"
+        for count, more in zip(self.counts, (1, one.opcodes, one.calls, one.arrays, one.names), strict=True):
+            self.counts[count] += more
+        storages = self.legacy or self.source.storages
+        if storages is not None:
+            storages.declare(one, self.draft)
+        if self.legacy is not None:
+            self.legacy.take(self.source.data, one, self.counts["pickles"])
+        for number, (held, offset) in enumerate(one.nested):
+            self.draft.members.append(self.examine(self.source.child(f"<bytes {number} loaded at {offset}>", held)))
+
+
+def examine_pickle(source: Source, meter: Meter, examine: Examine) -> Report:
+    """Examine content that begins with a pickle's signature."""
+    report = PickleExaminer(source, meter, examine).run(is_certain=True)
+    assert report is not None  # noqa: S101 -- a certain pickle is always reported on
+    return report
+
+
+def examine_maybe_pickle(source: Source, meter: Meter, examine: Examine) -> Report | None:
+    """Examine content that could be a pickle of protocol 0 or 1; None when it is none."""
+    return PickleExaminer(source, meter, examine).run(is_certain=False)

@@ -1,0 +1,250 @@
+"""Judges what a pickle imports, calls, constructs and changes, against the allow-lists.
+
+The machine asks; the judge answers with the symbol to push and notes what is wrong. It never
+stops a walk: everything after the first bad call is judged as well.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bartizan.lifecycle.develop.scan.pickle.arguments import ARGUMENT_RULES
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.policy import Policy, translate
+from bartizan.lifecycle.develop.scan.pickle.reading import Reader
+from bartizan.lifecycle.develop.scan.pickle.states import STATE_RULES, RefusedError
+from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, Use
+
+FETCHING = frozenset({"getattr", "ufunc"})
+"""Rules of callables that return something importable rather than an instance."""
+
+
+class Issue(NamedTuple):
+    """One rule that fired, before it becomes a finding."""
+
+    rule: str
+    detail: str
+    offset: int
+    """In the stream."""
+
+
+class Persistent(NamedTuple):
+    """A persistent id as the container's loader expects it."""
+
+    symbol: Symbol
+    offset: int
+
+
+class Judge:
+    """Judges one stream."""
+
+    def __init__(
+        self, data: Buffer, policy: Policy, *, torch: bool = False, misread: bool = False, most_issues: int = 200
+    ) -> None:
+        self.reader = Reader(data)
+        self.policy = policy
+        self.torch = torch
+        """Whether a torch loader stands ready to resolve persistent ids."""
+        self.misread = misread
+        """Whether opcodes are read that were written as array bytes or as a pickle of their own."""
+        self.most_issues = most_issues
+        self.issues: list[Issue] = []
+        self.dropped = 0
+        """Issues beyond ``most_issues``."""
+        self.nested: list[tuple[Buffer, int]] = []
+        """Bytes inside the pickle that loading it would parse again, and where it would."""
+        self.persistent_ids: list[Persistent] = []
+        self.names: dict[tuple[str, str], Name] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def report(self, rule: str, detail: str, offset: int) -> None:
+        """Note that a rule fired; the same rule with the same detail is noted once."""
+        if (rule, detail) in self._seen:
+            return
+        if len(self.issues) >= self.most_issues:
+            self.dropped += 1
+            return
+        self._seen.add((rule, detail))
+        self.issues.append(Issue(rule, detail, offset))
+
+    def find(self, module: str, name: str, protocol: int, offset: int) -> Name:
+        """Judge an import and return its symbol.
+
+        An object array inside a joblib file is a pickle with a memo of its own; read in sequence its
+        ``numpy.dtype`` becomes the ``dtype`` of whatever text has that place in the outer memo.
+        """
+        key = translate(module, name, protocol)
+        found = self.names.get(key)
+        if found is None:
+            if self.misread and name == "dtype" and module != "numpy":
+                raise BrokenPickleError(f"{module} has no dtype")
+            found = self.names[key] = Name(*key, offset, self.policy.entry(*key))
+            if not found.listed:
+                self._judge_import(found)
+        return found
+
+    def _judge_import(self, name: Name) -> None:
+        danger = self.policy.danger(name.module, name.name)
+        if "." in name.name:
+            self.report("pickle/dotted-walk", f"walks from {name.module} to {name.name}", name.offset)
+            name.used = True
+        elif danger:
+            self.report("pickle/dangerous-callable", f"imports {name}, which {danger}", name.offset)
+            name.used = True
+
+    def find_computed(
+        self, module: Symbol, name: Symbol, texts: tuple[str | None, str | None], protocol: int, offset: int
+    ) -> Name:
+        """Judge a STACK_GLOBAL, whose names come from the stack.
+
+        Raises:
+            BrokenPickleError: a name is a constant that is no text.
+        """
+        if texts[0] is not None and texts[1] is not None:
+            return self.find(texts[0], texts[1], protocol, offset)
+        for part, text in zip((module, name), texts, strict=True):
+            if text is None and (part.__class__ is not Call or (part.subject is not None and part.subject.listed)):
+                raise BrokenPickleError("STACK_GLOBAL takes a name that is no text")
+        shown = f"{self.reader.expression(module)}, {self.reader.expression(name)}"
+        self.report("pickle/computed-name", f"imports a name that is only computed while loading: {shown}", offset)
+        computed = Name("<computed>", "<computed>", offset, None)
+        computed.used = True
+        return computed
+
+    def extension(self, code: int, offset: int) -> Name:
+        """Judge an EXT opcode: a number that stands for whatever the loading program registered."""
+        if code <= 0:
+            raise BrokenPickleError(f"extension code {code} does not exist")
+        self.report("pickle/extension-code", f"imports whatever is registered under extension code {code}", offset)
+        name = Name("copyreg", f"<extension {code}>", offset, None)
+        name.used = True
+        return name
+
+    def call(self, callee: Symbol, args: Symbol, offset: int) -> Call | Name:
+        """Judge ``callee(*args)``."""
+        if callee.__class__ is not Name:
+            return self._judge_odd_callee(callee, args, offset)
+        callee.used = True
+        if not callee.listed:
+            self._judge_unlisted_call(callee, args, offset)
+            return Call(callee, args, callee)
+        if not callee.uses & Use.CALL:
+            self._refuse_use(callee, "called", args, offset)
+            return Call(callee, args, None)
+        result = self._subject(callee, args, offset)
+        if callee.args_rule in FETCHING and result is not None:
+            return result
+        return Call(callee, args, result)
+
+    def new(self, callee: Symbol, args: Symbol, offset: int) -> Call:
+        """Judge ``callee.__new__(callee, *args)``."""
+        if callee.__class__ is not Name:
+            return self._judge_odd_callee(callee, args, offset)
+        callee.used = True
+        if not callee.listed:
+            rule = "pickle/unlisted-class"
+            if self.policy.danger(callee.module, callee.name) or callee.module in {"builtins", "types"}:
+                rule = "pickle/dangerous-callable"
+            self.report(rule, f"constructs {callee}", offset)
+        elif not callee.uses & Use.NEW:
+            self._refuse_use(callee, "constructed", args, offset)
+        return Call(callee, args, callee)
+
+    def _subject(self, callee: Name, args: Symbol, offset: int) -> Name | None:
+        """Put the arguments to the callee's rule; returns the class whose instance results."""
+        if not callee.args_rule:
+            return callee
+        if args.__class__ is not tuple:
+            self._refuse_arguments(callee, args, "its arguments are not a plain tuple", offset)
+            return None
+        try:
+            return ARGUMENT_RULES[callee.args_rule](self, callee, args, offset)
+        except RefusedError as refused:
+            self._refuse_arguments(callee, args, str(refused), offset)
+            return None
+
+    def _refuse_arguments(self, callee: Name, args: Symbol, why: str, offset: int) -> None:
+        self.report("pickle/refused-argument", f"{self._shown(callee, args)}: {why}", offset)
+
+    def _refuse_use(self, callee: Name, how: str, args: Symbol, offset: int) -> None:
+        self.report(
+            "pickle/refused-use", f"{callee} is {how} as no framework does it: {self._shown(callee, args)}", offset
+        )
+
+    def _judge_unlisted_call(self, callee: Name, args: Symbol, offset: int) -> None:
+        danger = self.policy.danger(callee.module, callee.name)
+        known = danger or callee.module.partition(".")[0] == "<computed>"
+        rule = "pickle/dangerous-callable" if known else "pickle/unlisted-callable"
+        why = f", which {danger}" if danger else ""
+        self.report(rule, f"calls {self._shown(callee, args)}{why}", offset)
+
+    def _judge_odd_callee(self, callee: Symbol, args: Symbol, offset: int) -> Call:
+        if callee.__class__ is not Call:
+            raise BrokenPickleError("something that is no callable is called")
+        self.report("pickle/computed-callable", f"calls the result of a call: {self._shown(callee, args)}", offset)
+        return Call(callee, args, None)
+
+    def _shown(self, callee: Symbol, args: Symbol) -> str:
+        return self.reader.expression(Call(callee, args, None))
+
+    def items(self, target: Symbol, offset: int) -> None:
+        """Judge that list items, dict items or set members are handed to an object."""
+        if target.__class__ is Name:
+            target.used = True
+            self.report("pickle/refused-use", f"items are handed to {target} itself", offset)
+            return
+        subject = target.subject
+        if subject is not None and not subject.listed:
+            return
+        if subject is None or not subject.uses & Use.ITEMS or target.built:
+            shown = self.reader.expression(target)
+            self.report("pickle/refused-use", f"items are handed to {shown} as no framework does it", offset)
+
+    def build(self, target: Symbol, state: Symbol, offset: int) -> None:
+        """Judge that a state is handed to an object.
+
+        Raises:
+            BrokenPickleError: the object cannot take a state.
+        """
+        if target.__class__ is Name:
+            target.used = True
+            self.report("pickle/refused-state", f"attributes of {target} itself are changed", offset)
+            return
+        if target.__class__ is not Call:
+            raise BrokenPickleError("a state is given to something that takes none")
+        subject = target.subject
+        if subject is not None and not subject.listed:
+            return
+        if subject is None or not subject.uses & Use.BUILD:
+            self.report(
+                "pickle/refused-state",
+                f"{self.reader.expression(target)} is given a state as no framework does it",
+                offset,
+            )
+        elif target.built:
+            self.report("pickle/refused-state", f"{subject} is given a state twice", offset)
+        elif subject.state_rule:
+            try:
+                STATE_RULES[subject.state_rule](self.reader, target, state)
+            except RefusedError as refused:
+                self.report("pickle/refused-state", f"state of {subject}: {refused}", offset)
+
+    def persistent(self, pid: Symbol, offset: int) -> Call | Name:
+        """Judge a persistent id: a reference that the loading program resolves.
+
+        To torch ``("module", class, file, source)`` stands for the class; anything else for a storage.
+        """
+        is_tuple = self.torch and pid.__class__ is tuple and len(pid) > 1
+        if is_tuple and self.reader.text(pid[0]) == "module" and pid[1].__class__ is Name:
+            return pid[1]
+        if self.torch:
+            self.persistent_ids.append(Persistent(pid, offset))
+        else:
+            self.report("pickle/persistent-id", f"refers to {self.reader.expression(pid)} outside the pickle", offset)
+        return Call(Name("<persistent>", "<object>", offset, None), (pid,), None)
+
+    def finish(self) -> None:
+        """Note the names that are imported, not listed and never used."""
+        for name in self.names.values():
+            if not name.listed and not name.used:
+                self.report("pickle/unlisted-name", f"imports {name}", name.offset)

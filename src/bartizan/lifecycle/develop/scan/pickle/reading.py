@@ -1,0 +1,112 @@
+"""Reads symbols: the values of constants, the items of containers, a call as an expression."""
+
+from __future__ import annotations
+
+from bartizan.lifecycle.develop.scan.pickle import constants
+from bartizan.lifecycle.develop.scan.pickle.bulk import Run
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Name, SetSymbol, Symbol
+
+LONGEST_EXPRESSION = 240
+DEEPEST_EXPRESSION = 4
+MOST_ITEMS = 6
+
+
+class Reader:
+    """Reads the symbols of one pickle."""
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+
+    def text(self, symbol: Symbol) -> str | None:
+        """The text of a constant; None when it is none."""
+        return constants.text(self.data, symbol)
+
+    def number(self, symbol: Symbol) -> int | None:
+        """The integer or boolean of a constant; None when it is none."""
+        return constants.number(self.data, symbol)
+
+    def span(self, symbol: Symbol) -> tuple[int, int] | None:
+        """Where the bytes of a constant lie; None when it is no bytes."""
+        return constants.span(self.data, symbol)
+
+    def bytes_of(self, symbol: Symbol) -> Buffer | None:
+        """The bytes of a constant, or of ``_codecs.encode(text, "latin1")``, the way protocols below 3 write them."""
+        if symbol.__class__ is Call and str(symbol.callee) == "_codecs.encode" and symbol.args.__class__ is tuple:
+            text = self.text(symbol.args[0])
+            return text.encode("latin-1", "replace") if text is not None else None
+        span = self.span(symbol)
+        return None if span is None else self.data[span[0] : span[1]]
+
+    def is_none(self, symbol: Symbol) -> bool:
+        """Whether it is None."""
+        return constants.is_none(self.data, symbol)
+
+    def numbers(self, symbol: Symbol) -> tuple[int, ...] | None:
+        """A tuple of integers; None when it is anything else."""
+        if symbol.__class__ is not tuple:
+            return None
+        values = tuple(self.number(item) for item in symbol)
+        return None if None in values else tuple(value for value in values if value is not None)
+
+    def pairs(self, symbol: Symbol) -> list[tuple[Symbol, Symbol]] | None:
+        """Keys and values of a dict in the order they were set; None when it is no dict or not all is known."""
+        if symbol.__class__ is not DictSymbol or not symbol.whole:
+            return None
+        flat: list[Symbol] = []
+        for item in symbol:
+            if item.__class__ is Run:
+                item.work_out(self.data)
+                flat.extend(item.items)
+            else:
+                flat.append(item)
+        return list(zip(flat[::2], flat[1::2], strict=True)) if len(flat) % 2 == 0 else None
+
+    def fields(self, symbol: Symbol) -> dict[str, Symbol] | None:
+        """A dict whose keys are all constant text; None when it is anything else."""
+        pairs = self.pairs(symbol)
+        if pairs is None:
+            return None
+        keys = [self.text(key) for key, _ in pairs]
+        return (
+            {key: value for key, (_, value) in zip(keys, pairs, strict=True) if key is not None}
+            if None not in keys
+            else None
+        )
+
+    def expression(self, symbol: Symbol) -> str:
+        """The symbol as a Python expression, cut to what a person reads."""
+        shown = self._show(symbol, 0)
+        return shown if len(shown) <= LONGEST_EXPRESSION else shown[: LONGEST_EXPRESSION - 3] + "..."
+
+    def _show(self, symbol: Symbol, depth: int) -> str:
+        if symbol.__class__ is int:
+            try:
+                return constants.show(self.data, symbol)
+            except (BrokenPickleError, IndexError):
+                return "<broken constant>"
+        if symbol.__class__ is Name:
+            return str(symbol)[:120]
+        if depth >= DEEPEST_EXPRESSION:
+            return "..."
+        if symbol.__class__ is Call:
+            return self._show_call(symbol, depth + 1)
+        return self._show_container(symbol, depth + 1)
+
+    def _show_call(self, call: Call, depth: int) -> str:
+        args = call.args if call.args.__class__ is tuple else ("*", call.args)
+        shown = ", ".join("*" if item == "*" else self._show(item, depth) for item in args[:MOST_ITEMS])
+        return f"{self._show(call.callee, depth)}({shown}{', ...' if len(args) > MOST_ITEMS else ''})"
+
+    def _show_container(self, symbol: Symbol, depth: int) -> str:
+        if symbol.__class__ is DictSymbol:
+            shown = ", ".join(
+                f"{self._show(k, depth)}: {self._show(v, depth)}" for k, v in (self.pairs(symbol) or [])[:3]
+            )
+            return f"{{{shown}{'' if symbol.whole and len(symbol) <= MOST_ITEMS else ', ...'}}}"
+        if symbol.__class__ is tuple:
+            shown = ", ".join(self._show(item, depth) for item in symbol[:MOST_ITEMS])
+            return f"({shown}{', ...' if len(symbol) > MOST_ITEMS else ',' if len(symbol) == 1 else ''})"
+        if symbol.__class__ is SetSymbol:
+            return "{...}"
+        return "[...]" if symbol.__class__ is list else "<items>"

@@ -1,0 +1,193 @@
+"""Scans files and folders: ``scan_path`` and ``scan_bytes``.
+
+Nothing that is scanned is loaded, imported, unpacked to a named place or executed. Formats are told
+by content; a format that is not known is reported as not examined. Symbolic links are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from bartizan.core.digest import Digest, ManifestEntry, digest_bytes, manifest_root
+from bartizan.core.errors import ArtefactError
+from bartizan.lifecycle.develop.scan import detect
+from bartizan.lifecycle.develop.scan.containers.compressed import MAKERS, examine_compressed
+from bartizan.lifecycle.develop.scan.containers.directory import EOCD_MAGIC, find_end
+from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
+from bartizan.lifecycle.develop.scan.limits import Limits, Meter
+from bartizan.lifecycle.develop.scan.numpy import examine_npy
+from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle, examine_pickle
+from bartizan.lifecycle.develop.scan.safetensors import examine_safetensors
+from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, printable, read_file
+from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
+
+VERSION = "1"
+"""Raised whenever the same bytes may get another verdict; the digest of the allow-lists comes on top."""
+DEFAULT_LIMITS = Limits()
+
+_EXAMINERS: dict[str, Callable[[Source, Meter, Examine], Report]] = {
+    "pickle": examine_pickle,
+    "zip": examine_zip,
+    "npy": examine_npy,
+    "safetensors": examine_safetensors,
+}
+
+
+class Scan:
+    """One scan and what it may spend."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.meter = Meter(limits)
+
+    def examine(self, source: Source) -> Report:
+        """Examine bytes whatever they are."""
+        if source.depth > self.limits.nesting:
+            return self._unexamined(
+                source, "unknown", f"containers are nested more than {self.limits.nesting} deep", "file/limit"
+            )
+        kind = detect.detect(source.data)
+        report = self._examine_as(kind, source)
+        if kind != "zip" and report.format != "zip" and _has_directory(source):
+            report = self._examine_polyglot(source, report)
+        return report
+
+    def _examine_as(self, kind: str, source: Source) -> Report:
+        if kind == "empty":
+            return Draft(source, "empty", self.limits.findings).close()
+        if kind in MAKERS:
+            return examine_compressed(source, kind, self.meter, self.examine)
+        if kind in _EXAMINERS:
+            return _EXAMINERS[kind](source, self.meter, self.examine)
+        if kind == "maybe-pickle":
+            report = examine_maybe_pickle(source, self.meter, self.examine)
+            if report is not None:
+                return report
+        if kind in detect.NOT_EXAMINED:
+            return self._unexamined(source, kind, f"{kind} files are not examined")
+        return self._unexamined(source, "unknown", "the format is not known")
+
+    def _examine_polyglot(self, source: Source, report: Report) -> Report:
+        """A file that is something else from the front and an archive from the back is examined as both."""
+        draft = Draft(source, report.format, self.limits.findings)
+        draft.members = [
+            report,
+            examine_zip(source.child("<archive at the end>", source.data), self.meter, self.examine),
+        ]
+        return draft.close()
+
+    def _unexamined(self, source: Source, kind: str, reason: str, rule: str = "file/not-examined") -> Report:
+        draft = Draft(source, kind, self.limits.findings)
+        draft.miss(reason, Coverage.NOT_EXAMINED, rule=rule)
+        return draft.close()
+
+    def file(self, path: Path, name: str, where: str) -> Report:
+        """Examine one file; what cannot be opened is not examined."""
+        empty = Source(b"", name, where)
+        try:
+            data, digest = read_file(path, self.meter)
+        except ArtefactError as error:
+            return self._unexamined(empty, "unknown", error.message)
+        return _with_digest(self.named(Source(data, name, where)), digest)
+
+    def named(self, source: Source) -> Report:
+        """Examine a source and compare its content with what its name promises."""
+        report = self.examine(source)
+        if not detect.promises_other(source.name, report.format) or report.coverage is Coverage.NOT_EXAMINED:
+            return report
+        draft = Draft(source, report.format, self.limits.findings)
+        draft.fire("file/misnamed", f"{source.name!r} holds {report.format}")
+        return _merge(report, draft.close())
+
+    def folder(self, path: Path) -> Report:
+        """Examine all files below a folder, in the order of their names."""
+        source = Source(b"", printable(path.name), printable(path.name))
+        draft = Draft(source, "folder", self.limits.findings)
+        size = 0
+        entries: list[ManifestEntry] = []
+        for name, entry in self._walk(path, draft):
+            report = self.file(Path(entry.path), name, f"{source.name}/{name}")
+            size += report.size
+            draft.members.append(report)
+            if report.digest is not None:
+                entries.append(ManifestEntry(name=name, digest=report.digest))
+        digest = manifest_root(entries) if entries else None
+        return replace(draft.close(digest), size=size)
+
+    def _walk(self, root: Path, draft: Draft) -> list[tuple[str, os.DirEntry[str]]]:
+        """Files below ``root`` with their names relative to it; links and unreadable folders are noted."""
+        found: list[tuple[str, os.DirEntry[str]]] = []
+        todo: list[tuple[str, str, int]] = [(str(root), "", 0)]
+        while todo:
+            folder, prefix, depth = todo.pop()
+            for entry in _list(folder, draft):
+                name = prefix + printable(entry.name)
+                if entry.is_symlink():
+                    draft.miss(f"{name} is a symbolic link and is not followed")
+                elif entry.is_dir(follow_symlinks=False):
+                    if depth >= self.limits.folder_depth:
+                        draft.miss(f"{name} lies more than {self.limits.folder_depth} folders deep", rule="file/limit")
+                    else:
+                        todo.append((entry.path, f"{name}/", depth + 1))
+                elif self.meter.members <= 0:
+                    draft.miss(f"more than {self.limits.members} files", rule="file/limit")
+                    return found
+                else:
+                    self.meter.members -= 1
+                    found.append((name, entry))
+        return sorted(found, key=lambda item: item[0])
+
+
+def _list(folder: str, draft: Draft) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        draft.miss(f"folder {folder} cannot be listed: {error.strerror}")
+        return []
+
+
+def _has_directory(source: Source) -> bool:
+    """Whether an archive's directory, with at least one member, ends these bytes."""
+    if EOCD_MAGIC not in bytes(source.data[-0x10000 - 22 :]):
+        return False
+    end = find_end(source.data)
+    if end is None or not end.entries or end.directory_size < 46 * end.entries:
+        return False
+    return bytes(source.data[end.directory : end.directory + 4]) == b"PK\x01\x02"
+
+
+def _with_digest(report: Report, digest: Digest) -> Report:
+    """The report, naming the bytes that were examined."""
+    return replace(report, digest=digest)
+
+
+def _merge(report: Report, extra: Report) -> Report:
+    """The report with the findings of another on the same bytes."""
+    verdict = max(report.own_verdict, extra.own_verdict, key=lambda each: each.rank)
+    return replace(report, own_findings=report.own_findings + extra.own_findings, own_verdict=verdict)
+
+
+def scan_path(path: Path, limits: Limits = DEFAULT_LIMITS) -> Report:
+    """Scan a file, or all files below a folder.
+
+    Raises:
+        ArtefactError: there is nothing at ``path``, or it is a symbolic link.
+    """
+    if path.is_symlink():
+        raise ArtefactError(f"{path} is a symbolic link", remedy="scan the file or folder that it points to.")
+    if not path.exists():
+        raise ArtefactError(f"there is nothing at {path}", remedy="check the path.")
+    scan = Scan(limits)
+    if path.is_dir():
+        return scan.folder(path)
+    return scan.file(path, printable(path.name), printable(path.name))
+
+
+def scan_bytes(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Report:
+    """Scan bytes as if they were a file called ``name``."""
+    return _with_digest(Scan(limits).named(Source(data, name, name)), digest_bytes(data))

@@ -1,0 +1,192 @@
+"""Bytes under examination, and the report that grows while they are examined."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from bartizan.core.digest import Digest
+from bartizan.core.errors import ArtefactError
+from bartizan.core.finding import Finding
+from bartizan.lifecycle.develop.scan.limits import MIB, Meter
+from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+from bartizan.lifecycle.develop.scan.pickle.stream import Walk
+from bartizan.lifecycle.develop.scan.rules import RULES
+from bartizan.lifecycle.develop.scan.verdict import Coverage, Report, Verdict
+
+CHUNK = 1 * MIB
+
+
+class Storages(Protocol):
+    """Takes note of the tensor storages that a pickle declares by persistent ids."""
+
+    def declare(self, walk: Walk, draft: Draft) -> None:
+        """Take over the persistent ids of a pickle; fire ``torch/storage`` for those that are wrong."""
+
+
+class Source(NamedTuple):
+    """One file or member, as bytes that may lie in memory or in a mapped file."""
+
+    data: Buffer
+    name: str
+    """Last part of the place: a file name, a member's name."""
+    where: str
+    """Whole place, ``model.zip!/archive/data.pkl``."""
+    depth: int = 0
+    """Containers around it."""
+    storages: Storages | None = None
+    """Set where persistent ids have a meaning: in a file that torch loads."""
+
+    def child(self, name: str, data: Buffer, *, storages: Storages | None = None) -> Source:
+        """A part of this source, under its own name."""
+        return Source(data, name, f"{self.where}!/{name}", self.depth + 1, storages)
+
+
+Examine = Callable[[Source], Report]
+"""Examines a source whatever it contains; handed to the containers for their members."""
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8: what cannot (half characters, odd file names) is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class Draft:
+    """A report in the making."""
+
+    def __init__(self, source: Source, kind: str, most_findings: int) -> None:
+        self.source = source
+        self.kind = kind
+        self.most_findings = most_findings
+        self.coverage = Coverage.EXAMINED
+        self.reasons: list[str] = []
+        self.findings: list[Finding] = []
+        self.verdict = Verdict.CLEAN
+        self.facts: dict[str, int | str] = {}
+        self.members: list[Report] = []
+
+    def fire(self, rule_id: str, detail: str, offset: int | None = None) -> None:
+        """A rule fired, at an offset or for the whole."""
+        rule = RULES[rule_id]
+        if rule.verdict.rank > self.verdict.rank:
+            self.verdict = rule.verdict
+        if len(self.findings) >= self.most_findings:
+            self.facts["findings_left_out"] = int(self.facts.get("findings_left_out", 0)) + 1
+            return
+        where = self.source.where if offset is None else f"{self.source.where}@{offset}"
+        self.findings.append(rule.finding(printable(where), printable(detail)))
+
+    def miss(self, reason: str, coverage: Coverage = Coverage.PARTLY, *, rule: str = "file/not-examined") -> None:
+        """Something could not be examined."""
+        if self.coverage is Coverage.EXAMINED or coverage is Coverage.NOT_EXAMINED:
+            self.coverage = coverage
+        self.reasons.append(reason)
+        self.fire(rule, reason)
+
+    def gap(self, start: int, end: int, what: str = "") -> None:
+        """Bytes from ``start`` to ``end`` belong to no part."""
+        self.fire("file/unaccounted-bytes", f"{end - start} bytes {what or 'belong to no part'}", start)
+
+    def close(self, digest: Digest | None = None) -> Report:
+        """The finished report."""
+        return Report(
+            name=printable(self.source.name),
+            format=self.kind,
+            size=len(self.source.data),
+            digest=digest,
+            coverage=self.coverage,
+            reason="; ".join(self.reasons),
+            own_verdict=self.verdict,
+            own_findings=tuple(self.findings),
+            facts=self.facts,
+            members=tuple(self.members),
+        )
+
+
+def read_file(path: Path, meter: Meter) -> tuple[Buffer, Digest]:
+    """Bytes of a regular file and their digest; large files are mapped instead of read.
+
+    Raises:
+        ArtefactError: it is a link, no regular file, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be opened: {error.strerror}", remedy="check the path and its rights."
+        ) from error
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtefactError(f"{path} is no regular file", remedy="only files and folders are scanned.")
+        if status.st_size <= meter.limits.in_memory:
+            data = _read_all(file, status.st_size)
+            return data, Digest(hashlib.sha256(data).hexdigest())
+        return _map(file.fileno()), _digest(file)
+
+
+def _read_all(file: BinaryIO, size: int) -> bytes:
+    """At most ``size`` bytes: a file that grows meanwhile is examined as it was."""
+    parts = []
+    while size > 0:
+        part = file.read(size)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _map(descriptor: int) -> memoryview:
+    return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+
+
+def _digest(file: BinaryIO) -> Digest:
+    """SHA-256 by reading rather than through the mapping, which would count as memory."""
+    state = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]  # a FileIO
+        state.update(view[:count])
+    return Digest(state.hexdigest())
+
+
+def window(data: Buffer, start: int, end: int, limit: int) -> Buffer:
+    """Part of a buffer: copied while small, because indexing bytes is faster, else a view."""
+    part = data[start:end]
+    return bytes(part) if len(part) <= limit and isinstance(part, memoryview) else part
+
+
+def chunks(data: Buffer, start: int, end: int) -> Iterator[Buffer]:
+    """The bytes from ``start`` to ``end`` in pieces."""
+    for at in range(start, end, CHUNK):
+        yield data[at : min(at + CHUNK, end)]
+
+
+class Spool:
+    """Collects unpacked bytes: in memory while few, else in a file without a name."""
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self._file = tempfile.SpooledTemporaryFile(max_size=limit)  # noqa: SIM115 -- closed by ``finish``
+        self._limit = limit
+
+    def write(self, part: bytes) -> None:
+        """Add bytes."""
+        self.size += len(part)
+        self._file.write(part)
+
+    def finish(self) -> Buffer:
+        """Everything that was written."""
+        with self._file as file:
+            file.flush()
+            if self.size <= self._limit:
+                file.seek(0)
+                return file.read()
+            return _map(file.fileno())

@@ -1,0 +1,65 @@
+"""The Attack shape: a generator that asks and is told.
+
+An attack never touches the target. It yields requests, receives answers and returns candidates;
+the engine batches, charges the budget, and measures success itself on the candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bartizan.targets.protocol import Access, Labels, Rows
+
+VICTIM = 0
+"""Handle of the model under attack; models fitted on the way get further handles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Ask a model about rows. Answer: labels ``(batch,)`` or, with ``scores``, ``(batch, classes)``."""
+
+    rows: Rows
+    sample: NDArray[np.int64]
+    """``(batch,)``: which sample of the task each row is charged to."""
+    scores: bool = False
+    model: int = VICTIM
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Train the target's own pipeline on other data. Answer: an integer handle for queries."""
+
+    rows: Rows
+    labels: Labels
+    seed: int
+
+
+Request = Query | Fit
+Search = Generator[Request, Any, Any]
+"""Yields requests, is sent answers, returns the candidates of its family (see ``redteam.tasks``)."""
+
+
+class Attack(Protocol):
+    """One technique, implemented. Stateless: everything it needs comes in with the task."""
+
+    name: str
+    """``evasion.hopskipjump``; also the name of its check, with ``redteam.`` in front."""
+    title: str
+    family: str
+    """``evasion``, ``poisoning``, ``privacy``, ``extraction``."""
+    technique: str
+    """Catalogue technique, such as ``T08``."""
+    atlas: tuple[str, ...]
+    needs: frozenset[Access]
+    position: str
+    """Catalogue position that the adversary takes: ``user``, ``contributor``."""
+    references: tuple[str, ...]
+    """Paper or source, with year."""
+
+    def search(self, task: Any, rng: np.random.Generator) -> Search:
+        """Look for candidates. ``task`` is the family's task from ``redteam.tasks``."""

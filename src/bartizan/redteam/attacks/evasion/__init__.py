@@ -1,0 +1,1 @@
+"""Attacks that change an input so that the model gets it wrong."""

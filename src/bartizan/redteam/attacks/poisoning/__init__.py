@@ -1,0 +1,1 @@
+"""Attacks that spoil training data."""

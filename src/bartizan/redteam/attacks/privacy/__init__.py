@@ -1,0 +1,1 @@
+"""Attacks that learn about the training data."""

@@ -1,0 +1,303 @@
+"""The engine: drives attacks, batches what they ask, charges it, and keeps the answers.
+
+An attack is a generator (``redteam.attack``). Each round, the engine collects what all running
+attacks ask, charges their ledgers, merges the questions about one model into few calls, and sends
+the answers back. Measurements of a family are driven in the same way, without a budget.
+
+A request beyond the budget is not asked: ``BudgetError`` is thrown into the generator where it
+yielded. An attack that knows better catches it and returns its best candidates so far; one that
+does not ends without candidates. Nothing an attack returns is believed here: success is measured by
+its family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bartizan.core.errors import BudgetError, WorkError
+from bartizan.redteam.attack import VICTIM, Fit, Query, Request
+from bartizan.redteam.journal import Answer, Journal, NoJournal
+from bartizan.redteam.ledger import UNLIMITED, Budget, Ledger
+from bartizan.targets.protocol import Access, Rows, Target
+
+MAX_CALL_ROWS = 8192
+"""Rows in one call; bounds the memory of a target and the work that a kill can lose."""
+KEPT_MODELS = 8
+"""Fitted models held ready; an older one is fitted again, to the same result, when it is asked."""
+MAX_REFUSALS = 100
+"""Requests in a row that may go beyond the budget before the attack is taken for broken."""
+
+Progress = Callable[[int, int, str], None]
+"""Told what was spent and what is allowed, queries and training runs together, and a note."""
+
+
+class Watch(Protocol):
+    """Sees what an attack asks of the victim and is told, so that the attack need not be believed."""
+
+    def see(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+        """``ordinal`` ``(batch,)``: which query of its sample each row is, from 1."""
+
+
+class Run:
+    """One generator on its way: an attack, or a measurement."""
+
+    def __init__(
+        self,
+        search: Generator[Request, Any, Any],
+        *,
+        budget: Budget,
+        needs: frozenset[Access] = frozenset({Access.LABELS}),
+        watch: Watch | None = None,
+    ) -> None:
+        self.ledger = Ledger(budget)
+        self.candidates: Any = None
+        """What the generator returned; None when it gave up without catching ``BudgetError``."""
+        self.stopped = ""
+        """Why it was stopped before it was done, in one sentence."""
+        self.fits: list[Fit] = []
+        """Models asked for; the handle of the first is 1."""
+        self._search = search
+        self._needs = needs
+        self._watch = watch
+        self._request: Request | None = None
+
+    def measuring(self, measure: Generator[Request, Any, Any]) -> Run:
+        """A run of ``measure``, which may ask the models that this run fitted and has no budget."""
+        budget = Budget(samples=1, per_sample=UNLIMITED, fits=UNLIMITED)
+        run = Run(measure, budget=budget, needs=frozenset(Access))
+        run.fits = self.fits
+        return run
+
+    def start(self) -> None:
+        """Run the generator up to its first query."""
+        self._advance(partial(next, self._search))
+
+    @property
+    def question(self) -> Query | None:
+        """The query that is waiting; None when the generator has finished."""
+        return self._request if isinstance(self._request, Query) else None
+
+    def charge(self) -> NDArray[np.int64]:
+        """Pay for the waiting query; ``BudgetError`` goes to the generator until it asks what it can pay.
+
+        Returns:
+            Ordinals of the query that is now waiting; empty when the generator has finished.
+        """
+        refusals = 0
+        while (query := self.question) is not None:
+            try:
+                return self._charge(query)
+            except BudgetError as error:
+                refusals += 1
+                if refusals > MAX_REFUSALS:
+                    raise WorkError(f"the attack was refused {MAX_REFUSALS} times and asks on: {error}") from error
+                self.stopped = error.message
+                self._advance(partial(self._search.throw, error))
+        return np.zeros(0, dtype=np.int64)
+
+    def answer(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+        """Hand over the answer to the waiting query."""
+        if self._watch is not None and query.model == VICTIM:
+            self._watch.see(query, answer, ordinal)
+        self._advance(partial(self._search.send, answer))
+
+    def _charge(self, query: Query) -> NDArray[np.int64]:
+        if query.model == VICTIM:
+            if query.scores and Access.SCORES not in self._needs:
+                raise WorkError("the attack asks for scores but declares that it needs labels only")
+            return self.ledger.charge(query.sample)
+        if not 0 < query.model <= len(self.fits):
+            raise WorkError(f"the attack asks model {query.model}, which it never fitted")
+        self.ledger.own_queries += len(query.rows)
+        return np.zeros(len(query.rows), dtype=np.int64)
+
+    def _advance(self, step: Callable[[], Request]) -> None:
+        """Take one step and answer every ``Fit`` at once: training happens when the model is first asked."""
+        try:
+            self._request = step()
+            while isinstance(self._request, Fit):
+                self._request = self._answer_fit(self._request)
+        except StopIteration as end:
+            self._request, self.candidates = None, end.value
+        except BudgetError as error:
+            self._request, self.stopped = None, error.message
+
+    def _answer_fit(self, fit: Fit) -> Request:
+        try:
+            self.ledger.charge_fit()
+        except BudgetError as error:
+            self.stopped = error.message
+            return self._search.throw(error)
+        self.fits.append(fit)
+        return self._search.send(len(self.fits))
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine has done so far, all runs together."""
+
+    calls: int = 0
+    """Calls of a target, of the victim or a fitted model; answers from the journal do not count."""
+    rows: int = 0
+    """Rows in these calls."""
+    replayed: int = 0
+    """Calls answered from the journal."""
+    fits: int = 0
+    target_seconds: float = 0.0
+    """Wall time spent waiting for targets."""
+    seconds: float = 0.0
+    """Wall time altogether."""
+
+
+class Engine:
+    """Drives runs against one target."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        journal: Journal | None = None,
+        progress: Progress | None = None,
+        max_call_rows: int = MAX_CALL_ROWS,
+    ) -> None:
+        self.usage = Usage()
+        self._target = target
+        self._journal = journal or NoJournal()
+        self._progress = progress or (lambda _done, _total, _note: None)
+        self._max_call_rows = max_call_rows
+        self._fitted: OrderedDict[bytes, Target] = OrderedDict()
+
+    def drive(self, runs: Sequence[Run], note: str = "") -> None:
+        """Take all runs to their end, in lock-step. Results are in the runs.
+
+        Raises:
+            WorkError: an attack breaks the rules, or the target cannot answer.
+        """
+        started = time.perf_counter()
+        for run in runs:
+            run.start()
+        while live := [run for run in runs if run.question is not None]:
+            self._round(live)
+            self._tell(runs, note)
+        self.usage.seconds += time.perf_counter() - started
+
+    def _round(self, live: Sequence[Run]) -> None:
+        """Answer the waiting query of each run."""
+        charged = [(run, run.charge()) for run in live]
+        asking = [(run, query, ordinal) for run, ordinal in charged if (query := run.question) is not None]
+        groups: dict[tuple[bytes, bool], list[int]] = {}
+        for place, (run, query, _) in enumerate(asking):
+            groups.setdefault((self._model_key(run, query), query.scores), []).append(place)
+        answers: dict[int, Answer] = {}
+        for (_, scores), places in groups.items():
+            answers |= self._answer_together(asking, places, scores=scores)
+        for place, (run, query, ordinal) in enumerate(asking):
+            run.answer(query, answers[place], ordinal)
+
+    def _answer_together(
+        self, asking: Sequence[tuple[Run, Query, NDArray[np.int64]]], places: Sequence[int], *, scores: bool
+    ) -> dict[int, Answer]:
+        """Ask one model all that several runs want to know of it."""
+        first_run, first, _ = asking[places[0]]
+        fit = None if first.model == VICTIM else first_run.fits[first.model - 1]
+        rows = [self._checked(asking[place][1]) for place in places]
+        answer = self._ask(fit, np.concatenate(rows) if len(rows) > 1 else rows[0], scores=scores)
+        if fit is None:
+            for place in places:
+                asking[place][0].ledger.calls += -(-len(answer) // self._max_call_rows)
+        parts = np.split(answer, np.cumsum([len(part) for part in rows])[:-1])
+        return dict(zip(places, parts, strict=True))
+
+    def _ask(self, fit: Fit | None, rows: Rows, *, scores: bool) -> Answer:
+        """Ask in calls of bounded size, each of them kept in the journal."""
+        if not len(rows):
+            return np.empty((0, self._target.classes)) if scores else np.empty(0, dtype=np.int64)
+        size = self._max_call_rows
+        parts = [self._call(fit, rows[at : at + size], scores=scores) for at in range(0, len(rows), size)]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _call(self, fit: Fit | None, rows: Rows, *, scores: bool) -> Answer:
+        question = _digest(fit, rows, scores) if self._journal.keeps else b""
+        recorded = self._journal.recall(question)
+        if recorded is not None:
+            self.usage.replayed += 1
+            return recorded
+        model = self._target if fit is None else self._model(fit)
+        started = time.perf_counter()
+        answer: Answer = model.scores(rows) if scores else model.labels(rows)
+        self.usage.target_seconds += time.perf_counter() - started
+        self.usage.calls += 1
+        self.usage.rows += len(rows)
+        self._check_answer(answer, len(rows), scores=scores)
+        self._journal.record(question, answer)
+        return answer
+
+    def _check_answer(self, answer: Answer, asked: int, *, scores: bool) -> None:
+        """A target that answers something else must not be mistaken for a robust or a broken one."""
+        classes = self._target.classes
+        if answer.shape != ((asked, classes) if scores else (asked,)):
+            raise WorkError(f"target {self._target.name!r} answers {asked} rows with an array {answer.shape}")
+        sound = np.isfinite(answer).all() if scores else ((answer >= 0) & (answer < classes)).all()
+        if not sound:
+            raise WorkError(f"target {self._target.name!r} answers with something that is no class or no number")
+
+    def _model(self, fit: Fit) -> Target:
+        """The fitted model, from the few that are held ready or trained now."""
+        key = _fit_digest(fit)
+        if key not in self._fitted:
+            started = time.perf_counter()
+            self._fitted[key] = self._target.retrain(fit.rows, fit.labels, seed=fit.seed)
+            self.usage.target_seconds += time.perf_counter() - started
+            self.usage.fits += 1
+        self._fitted.move_to_end(key)
+        while len(self._fitted) > KEPT_MODELS:
+            self._fitted.popitem(last=False)
+        return self._fitted[key]
+
+    def _model_key(self, run: Run, query: Query) -> bytes:
+        return b"" if query.model == VICTIM else _fit_digest(run.fits[query.model - 1])
+
+    def _checked(self, query: Query) -> Rows:
+        """The query's rows, when they are such as the target can be asked."""
+        rows = query.rows
+        if rows.shape != (len(query.sample), self._target.features):
+            raise WorkError(f"the attack asks about an array {rows.shape}; rows have {self._target.features} features")
+        if not np.isfinite(rows).all():
+            raise WorkError("the attack asks about a row that is not finite")
+        return np.ascontiguousarray(rows, dtype=np.float64)
+
+    def _tell(self, runs: Sequence[Run], note: str) -> None:
+        spent = sum(run.ledger.queries + run.ledger.fits for run in runs)
+        allowed = sum(_allowance(run.ledger.budget) for run in runs)
+        self._progress(spent, max(allowed, spent), note)
+
+
+def _allowance(budget: Budget) -> int:
+    """Most queries and training runs that a budget allows; 0 when it sets no limit."""
+    most = min(budget.samples * budget.per_sample, budget.total) + budget.fits
+    return 0 if most >= UNLIMITED else most
+
+
+def _fit_digest(fit: Fit) -> bytes:
+    return _sha256(np.array([*fit.rows.shape, fit.seed]), fit.rows, fit.labels)
+
+
+def _digest(fit: Fit | None, rows: Rows, scores: bool) -> bytes:
+    model = b"" if fit is None else _fit_digest(fit)
+    return _sha256(np.frombuffer(model, dtype=np.uint8), np.array([scores, *rows.shape]), rows)
+
+
+def _sha256(*arrays: NDArray[Any]) -> bytes:
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(np.ascontiguousarray(array).data)
+    return state.digest()

@@ -1,0 +1,342 @@
+"""Evasion: rows that the model never saw, a witness of all that is asked, and robust accuracy measured anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bartizan.core.errors import ArtefactError
+from bartizan.core.finding import Finding, Severity
+from bartizan.core.predicates import Metric
+from bartizan.redteam.attack import Attack, Query
+from bartizan.redteam.closest import Closest
+from bartizan.redteam.engine import Run
+from bartizan.redteam.family import Case, Material, Measurement, Measuring, Point, ask
+from bartizan.redteam.journal import Answer
+from bartizan.redteam.ledger import Budget
+from bartizan.redteam.statistics import bootstrap, metric, proportion
+from bartizan.redteam.tasks import EvasionTask
+from bartizan.targets.feasible import TOLERANCE
+from bartizan.targets.protocol import Labels, Rows
+
+ATTACKED_SHARE = 0.8
+"""Of the evaluation data at most; the rest is what the adversary owns."""
+MAX_OWNED = 1_000
+BUDGET_MARKS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
+"""Numbers of queries at which the curve over the budget is read."""
+CHANGE_MARKS = 20
+"""Points of the curve over the change, from 0 to twice the largest change that counts."""
+NAMED_FEATURES = 3
+SEVERITIES = ((0.5, Severity.HIGH), (0.2, Severity.MEDIUM), (0.05, Severity.LOW))
+"""Least success, at the lower end of its interval, for each severity."""
+
+
+class Witness:
+    """Sees all that an attack asks and keeps the closest possible row that fooled the victim. See ``Watch``."""
+
+    def __init__(self, task: EvasionTask) -> None:
+        marks = [mark for mark in BUDGET_MARKS if mark < task.budget]
+        self.by_budget: dict[int, Closest] = {mark: Closest(task) for mark in [*marks, task.budget]}
+        """Number of queries to what had been found by then; the last one is all."""
+        self._task = task
+
+    @property
+    def found(self) -> Closest:
+        """The closest rows of the whole run."""
+        return self.by_budget[self._task.budget]
+
+    def see(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+        """See ``Watch.see``."""
+        labels = answer.argmax(axis=1) if query.scores else answer
+        fooled = np.flatnonzero(labels != self._task.labels[query.sample])
+        closer, change = self.found.closer(query.sample[fooled], query.rows[fooled])
+        places = fooled[closer]
+        possible = self._task.space.possible(query.rows[places], self._task.rows[query.sample[places]])
+        places, change = places[possible], change[possible]
+        for mark, closest in self.by_budget.items():
+            in_time = ordinal[places] <= mark
+            paid = places[in_time]
+            closest.keep(query.sample[paid], query.rows[paid], change[in_time])
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What only the measurement knows."""
+
+    material: Material
+    places: NDArray[np.int64]
+    """Which records of the evaluation data are under attack."""
+    witness: Witness
+
+
+class Evasion:
+    """See ``Family``. Robust accuracy is measured on rows that no training saw."""
+
+    name = "evasion"
+    settings: tuple[str, ...] = ("seed", "samples", "query_budget", "max_change")
+
+    def case(self, attack: Attack, material: Material, rng: np.random.Generator) -> Case:
+        """See ``Family.case``.
+
+        The adversary owns labelled rows of the same kind: those of the evaluation data that are not
+        under attack.
+        """
+        del attack
+        settings, evaluation = material.settings, material.evaluation
+        count = min(settings.samples, int(ATTACKED_SHARE * len(evaluation)))
+        if count < 1:
+            raise ArtefactError(
+                f"dataset {material.model.evaluated_on!r} has {len(evaluation)} records, too few to attack some "
+                "and start from others",
+                remedy="evaluate on more records.",
+            )
+        order = rng.permutation(len(evaluation))
+        places, owned = np.sort(order[:count]), order[count : count + MAX_OWNED]
+        task = EvasionTask(
+            rows=evaluation.rows[places],
+            labels=evaluation.labels[places],
+            classes=len(material.model.classes),
+            starts=evaluation.rows[owned],
+            start_labels=evaluation.labels[owned],
+            space=material.space,
+            max_change=settings.max_change,
+            budget=settings.query_budget,
+        )
+        witness = Witness(task)
+        return Case(
+            task=task,
+            budget=Budget(samples=count, per_sample=settings.query_budget),
+            truth=Truth(material, places, witness),
+            watch=witness,
+            knowledge=f"owns {len(owned)} labelled rows of the same kind; knows ranges and spread of the features",
+            settings={"samples": count, "max_change": settings.max_change},
+        )
+
+    def measure(self, case: Case, run: Run, rng: np.random.Generator) -> Measuring:
+        """See ``Family.measure``: every row that is to count as found is asked again."""
+        truth, task = case.truth, case.task
+        evaluation = truth.material.evaluation
+        rows = {mark: closest.rows for mark, closest in truth.witness.by_budget.items()}
+        rows[RETURNED] = _returned(run.candidates, task)
+        answers = yield ask(np.concatenate([evaluation.rows, *rows.values()]))
+        clean = answers[: len(evaluation)]
+        asked = np.split(answers[len(evaluation) :], len(rows))
+        found = {mark: _Found.of(task, rows[mark], labels) for mark, labels in zip(rows, asked, strict=True)}
+        found[task.budget] = found[task.budget].or_closer(found.pop(RETURNED))
+        return _Judgement(truth, task, clean, found, run).measurement(rng)
+
+
+RETURNED = -1
+"""Stands in for a number of queries: the rows that the attack itself returned."""
+
+
+def _returned(candidates: Any, task: EvasionTask) -> Rows:
+    """What the attack returned, made possible; the samples themselves when it returned nothing usable."""
+    rows = np.asarray(candidates, dtype=np.float64) if isinstance(candidates, np.ndarray) else task.rows
+    if rows.shape != task.rows.shape or not np.isfinite(rows).all():
+        rows = task.rows
+    return task.space.project(rows, task.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows that were asked again: what they were answered, and how large their change is."""
+
+    rows: Rows
+    answers: Labels
+    change: NDArray[np.float64]
+    """``(samples,)``; infinite where the row did not fool the victim when it was asked again."""
+
+    @classmethod
+    def of(cls, task: EvasionTask, rows: Rows, answers: Labels) -> _Found:
+        change = task.space.change(rows, task.rows)
+        return cls(rows, answers, np.where(answers != task.labels, change, np.inf))
+
+    def or_closer(self, other: _Found) -> _Found:
+        """The better of both for each sample."""
+        mine = self.change <= other.change
+        return _Found(
+            np.where(mine[:, None], self.rows, other.rows),
+            np.where(mine, self.answers, other.answers),
+            np.minimum(self.change, other.change),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """Turns answers into numbers."""
+
+    truth: Truth
+    task: EvasionTask
+    clean: Labels
+    """Answers to all evaluation rows, unchanged."""
+    found: dict[int, _Found]
+    """Number of queries to what had been found by then."""
+    run: Run
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Samples that the model gets right as long as nobody attacks."""
+        right: NDArray[np.bool_] = self.clean[self.truth.places] == self.task.labels
+        return right
+
+    def robust(self, bound: float, mark: int | None = None) -> NDArray[np.bool_]:
+        """Samples that stay right under changes of up to ``bound`` found within ``mark`` queries."""
+        change = self.found[mark or self.task.budget].change
+        return self.right & ~(change <= bound * (1 + TOLERANCE))
+
+    @property
+    def answered(self) -> Labels:
+        """What the samples are answered under attack."""
+        broken = self.right & ~self.robust(self.task.max_change)
+        last = self.found[self.task.budget]
+        return np.where(broken, last.answers, self.clean[self.truth.places])
+
+    def measurement(self, rng: np.random.Generator) -> Measurement:
+        metrics = self.metrics(rng)
+        return Measurement(
+            summary=self.summary(metrics),
+            metrics=metrics,
+            curves={
+                "robust_accuracy_by_change": self.by_change(),
+                "robust_accuracy_by_queries": self.by_queries(),
+            },
+            tables={"confusion": self.confusion(), "samples": self.samples()},
+            findings=self.findings(),
+        )
+
+    def metrics(self, rng: np.random.Generator) -> dict[str, Metric]:
+        right, robust = self.right, self.robust(self.task.max_change)
+        evaluation, labels = self.truth.material.evaluation, self.task.labels
+        correct = self.clean == evaluation.labels
+        metrics = {
+            "clean_accuracy": proportion(int(correct.sum()), len(correct)).metric(),
+            "robust_accuracy": proportion(int(robust.sum()), len(robust)).metric(),
+            "attack_success": proportion(int((right & ~robust).sum()), int(right.sum())).metric(),
+        }
+        if (positive := self.truth.material.positive) is not None:
+            real, under_attack = evaluation.labels == positive, labels == positive
+            clean_recall = proportion(int(correct[real].sum()), int(real.sum()))
+            robust_recall = proportion(int(robust[under_attack].sum()), int(under_attack.sum()))
+            metrics |= {"clean_recall": clean_recall.metric(), "robust_recall": robust_recall.metric()}
+        if right.sum() > 1:
+            metrics["median_change"] = self._median_change(rng)
+        return metrics
+
+    def _median_change(self, rng: np.random.Generator) -> Metric:
+        """Median over the samples that are right; where nothing was found, the largest change that counts is taken."""
+        change = self.found[self.task.budget].change[self.right]
+        change = np.where(np.isfinite(change), change, self.task.max_change)
+        interval = bootstrap(change, _median, rng)
+        return metric(_median(change), interval, len(change), "bootstrap", unit="standard deviations")
+
+    def by_change(self) -> tuple[Point, ...]:
+        """Robust accuracy over the size of the change, as far as the attack has looked."""
+        change = self.found[self.task.budget].change
+        bound = self.task.max_change
+        farther = bool((np.isfinite(change) & (change > bound * (1 + TOLERANCE))).any())
+        marks = np.linspace(0, 2, CHANGE_MARKS + 1) * bound
+        return tuple(_point(mark, self.robust(mark)) for mark in marks.tolist() if farther or mark <= bound)
+
+    def by_queries(self) -> tuple[Point, ...]:
+        """Robust accuracy over the queries that the adversary may ask for one sample."""
+        nothing = _point(0, self.right)
+        return (nothing, *(_point(mark, self.robust(self.task.max_change, mark)) for mark in self.found))
+
+    def confusion(self) -> dict[str, Any]:
+        """Confusion matrices of the samples: rows are true classes, columns are answers."""
+        count, labels = self.task.classes, self.task.labels
+        return {
+            "classes": list(self.truth.material.model.classes),
+            "clean": _confusion(labels, self.clean[self.truth.places], count),
+            "under_attack": _confusion(labels, self.answered, count),
+            "max_change": self.task.max_change,
+        }
+
+    def samples(self) -> list[dict[str, Any]]:
+        """What happened to each sample. Values of features are left out: they may be personal."""
+        last = self.found[self.task.budget]
+        answered, robust = self.answered, self.robust(self.task.max_change)
+        classes = self.truth.material.model.classes
+        clean = self.clean[self.truth.places]
+        return [
+            {
+                "record": int(place),
+                "class": classes[self.task.labels[index]],
+                "answer": classes[clean[index]],
+                "answer_under_attack": classes[answered[index]],
+                "robust": bool(robust[index]),
+                "change": _rounded(last.change[index]),
+                "queries": int(self.run.ledger.spent[index]),
+                "moved_most": self._moved_most(index, last) if np.isfinite(last.change[index]) else {},
+            }
+            for index, place in enumerate(self.truth.places)
+        ]
+
+    def _moved_most(self, index: int, last: _Found) -> dict[str, float | None]:
+        """The features that were changed most, with their change in standard deviations."""
+        space = self.task.space
+        moved = (last.rows[index] - self.task.rows[index]) / space.scale
+        most = np.argsort(-np.abs(moved), kind="stable")[:NAMED_FEATURES]
+        return {space.columns[feature]: _rounded(moved[feature]) for feature in most if moved[feature]}
+
+    def findings(self) -> tuple[Finding, ...]:
+        """One finding when the attack succeeds more often than can be called chance."""
+        right = int(self.right.sum())
+        broken = int((self.right & ~self.robust(self.task.max_change)).sum())
+        low = proportion(broken, right).interval.low
+        severity = next((severity for least, severity in SEVERITIES if low >= least), None)
+        if severity is None:
+            return ()
+        return (
+            Finding(
+                rule="redteam/evasion",
+                severity=severity,
+                title=f"{broken} of {right} correct answers are flipped by small changes of the input",
+                where=self.truth.material.model.name,
+                detail=(
+                    f"Changes of up to {_deviations(self.task.max_change)} of each feature, "
+                    f"found with at most {self.task.budget} queries for a row."
+                ),
+                remedy=(
+                    "Harden the model (adversarial training, fewer features that can be forged), "
+                    "or limit queries and output detail and watch for query sequences."
+                ),
+            ),
+        )
+
+    def summary(self, metrics: dict[str, Metric]) -> str:
+        clean, robust = metrics["clean_accuracy"].value, metrics["robust_accuracy"]
+        return (
+            f"Accuracy falls from {clean:.0%} to {robust.value:.0%} ({robust.low:.0%} to {robust.high:.0%}) when an "
+            f"adversary may change each feature by {_deviations(self.task.max_change)} "
+            f"and ask {self.task.budget} times for each row."
+        )
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
+
+
+def _deviations(count: float) -> str:
+    return "1 standard deviation" if count == 1 else f"{count:g} standard deviations"
+
+
+def _point(x: float, robust: NDArray[np.bool_]) -> Point:
+    share = proportion(int(robust.sum()), len(robust)).metric()
+    return Point(float(f"{x:.6g}"), share.value, share.low, share.high)
+
+
+def _confusion(labels: Labels, answers: Labels, classes: int) -> list[list[int]]:
+    counts: list[list[int]] = (
+        np.bincount(labels * classes + answers, minlength=classes**2).reshape(-1, classes).tolist()
+    )
+    return counts
+
+
+def _rounded(number: float) -> float | None:
+    """Six significant digits; None for what JSON cannot say."""
+    return float(f"{number:.6g}") if np.isfinite(number) else None

@@ -1,0 +1,101 @@
+"""The query ledger: what an attack may ask, charged before it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bartizan.core.errors import BudgetError
+
+UNLIMITED = 2**62
+"""Stands for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one run may spend. Queries of models that the adversary fitted itself are free, the fits are not."""
+
+    samples: int
+    """Number of samples; queries name them by index from 0."""
+    per_sample: int
+    """Queries of the victim for each sample."""
+    total: int = UNLIMITED
+    """Queries of the victim altogether."""
+    fits: int = 0
+    """Models that may be trained."""
+
+
+class Ledger:
+    """Counts what a run spends and lets nothing pass beyond its budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.spent: NDArray[np.int64] = np.zeros(budget.samples, dtype=np.int64)
+        """Queries of the victim charged to each sample."""
+        self.own_queries = 0
+        """Rows asked of fitted models."""
+        self.fits = 0
+        self.calls = 0
+        """Calls of the victim that carried rows of this run."""
+
+    @property
+    def queries(self) -> int:
+        """Queries of the victim altogether."""
+        return int(self.spent.sum())
+
+    def charge(self, sample: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Charge one query for each entry of ``sample``; all of them or none.
+
+        Returns:
+            ``(batch,)``: which query of its sample each row is, from 1.
+
+        Raises:
+            BudgetError: a sample, or the run, would spend more than it may.
+        """
+        self._check_names(sample)
+        asked = np.bincount(sample, minlength=self.budget.samples)
+        over = np.flatnonzero(self.spent + asked > self.budget.per_sample)
+        if over.size:
+            first = int(over[0])
+            raise BudgetError(
+                f"sample {first} has {self.budget.per_sample - self.spent[first]} of "
+                f"{self.budget.per_sample} queries left and {asked[first]} more were asked for"
+            )
+        if self.queries + len(sample) > self.budget.total:
+            raise BudgetError(
+                f"{self.budget.total - self.queries} of {self.budget.total} queries are left "
+                f"and {len(sample)} more were asked for"
+            )
+        ordinal = self.spent[sample] + ordinals(sample)
+        self.spent += asked
+        return ordinal
+
+    def charge_fit(self) -> None:
+        """Charge one training run.
+
+        Raises:
+            BudgetError: none is left.
+        """
+        if self.fits >= self.budget.fits:
+            raise BudgetError(f"all {self.budget.fits} training runs are spent and one more was asked for")
+        self.fits += 1
+
+    def _check_names(self, sample: NDArray[np.int64]) -> None:
+        if sample.size and not 0 <= int(sample.min()) <= int(sample.max()) < self.budget.samples:
+            raise BudgetError(f"a query names a sample outside 0..{self.budget.samples - 1}; nobody could pay for it")
+
+
+def ordinals(sample: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(batch,)``: for each entry, how often its value has occurred up to and including it."""
+    in_order = bool((sample[1:] >= sample[:-1]).all())
+    order = None if in_order else np.argsort(sample, kind="stable")
+    ordered = sample if order is None else sample[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    counted = np.arange(1, ordered.size + 1) - np.repeat(starts, np.diff(starts, append=ordered.size))
+    if order is None:
+        return counted
+    ordinals = np.empty_like(counted)
+    ordinals[order] = counted
+    return ordinals

@@ -1,0 +1,213 @@
+"""Feasible rows: what an adversary can turn a row into, and how large a change is.
+
+A change that makes a row impossible (half a child, two marital states, a negative dose) is no
+attack. ``Space.project`` gives the nearest possible row. Changes are measured in standard
+deviations of each feature as seen in training; another category counts as a change of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bartizan.core.errors import ArtefactError
+from bartizan.core.system import DatasetPart
+from bartizan.targets.protocol import Rows
+from bartizan.targets.table import Table
+
+CATEGORY_CHANGE = 1.0
+"""Size of the change from one category to another; standard deviations mean nothing between names."""
+TOLERANCE = 1e-9
+"""Rounding error that is forgiven when a change is compared with a bound."""
+_HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneHot:
+    """Columns of which one holds 1 and the others 0."""
+
+    columns: NDArray[np.int64]
+    may_be_empty: bool
+    """All zeros stand for the category that has no column of its own."""
+
+    def nearest(self, values: Rows) -> Rows:
+        """The nearest encoding of each row of ``values`` ``(batch, columns)``."""
+        encoded = np.zeros_like(values)
+        encoded[np.arange(len(values)), values.argmax(axis=1)] = 1.0
+        if self.may_be_empty:
+            encoded[values.max(axis=1) < _HALF] = 0.0
+        return encoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """A column that holds one of a few numbers, each the name of a category."""
+
+    column: int
+    values: NDArray[np.float64]
+    """Those seen in training, rising."""
+
+    def nearest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The nearest code to each of ``values`` ``(batch,)``."""
+        middles = (self.values[1:] + self.values[:-1]) / 2
+        nearest: NDArray[np.float64] = self.values[np.searchsorted(middles, values)]
+        return nearest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """All possible rows of a table."""
+
+    columns: tuple[str, ...]
+    scale: NDArray[np.float64]
+    """``(features,)``: standard deviation in training; 1 for categories."""
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    integer: NDArray[np.bool_]
+    immutable: NDArray[np.bool_]
+    """Declared so, or never varied in training."""
+    codes: tuple[Codes, ...] = ()
+    one_hot: tuple[OneHot, ...] = ()
+
+    def project(self, rows: Rows, origin: Rows, radius: NDArray[np.float64] | None = None) -> Rows:
+        """The nearest possible rows that an adversary can make of ``origin``.
+
+        Values that do not differ from the origin's stay as they are, even where training never saw
+        them: nature made that row.
+
+        Args:
+            rows: ``(batch, features)``.
+            origin: ``(batch, features)`` or ``(features,)``: what the adversary starts from.
+            radius: ``(batch,)``: largest change allowed, in standard deviations (Linf).
+        """
+        origin = np.broadcast_to(origin, rows.shape)
+        projected = self._in_range(rows, origin, radius)
+        for codes in self.codes:
+            projected[:, codes.column] = codes.nearest(rows[:, codes.column])
+        fixed = (rows == origin) | self.immutable
+        for group in self.one_hot:
+            projected[:, group.columns] = group.nearest(rows[:, group.columns])
+            fixed[:, group.columns] = fixed[:, group.columns].all(axis=1, keepdims=True)
+        if radius is not None:
+            fixed |= (radius < CATEGORY_CHANGE)[:, None] & self.categorical
+        np.copyto(projected, origin, where=fixed)
+        return projected
+
+    def possible(self, rows: Rows, origin: Rows) -> NDArray[np.bool_]:
+        """``(batch,)``: which rows an adversary could have made of ``origin``."""
+        off = np.abs(self.project(rows, origin) - rows)
+        possible: NDArray[np.bool_] = np.all(off <= TOLERANCE * (self.scale + np.abs(rows)), axis=1)
+        return possible
+
+    def change(self, rows: Rows, origin: Rows, norm: float = np.inf) -> NDArray[np.float64]:
+        """``(batch,)``: size of the change in standard deviations, by the norm 2 or inf."""
+        size = np.abs(rows - origin) / self.scale
+        for codes in self.codes:
+            size[:, codes.column] = CATEGORY_CHANGE * (size[:, codes.column] != 0)
+        change: NDArray[np.float64] = size.max(axis=1) if norm == np.inf else np.sqrt(np.square(size).sum(axis=1))
+        return change
+
+    @property
+    def categorical(self) -> NDArray[np.bool_]:
+        """``(features,)``: which columns hold categories."""
+        mask = np.zeros(len(self.columns), dtype=np.bool_)
+        mask[[codes.column for codes in self.codes]] = True
+        for group in self.one_hot:
+            mask[group.columns] = True
+        return mask
+
+    def _in_range(self, rows: Rows, origin: Rows, radius: NDArray[np.float64] | None) -> Rows:
+        """Clipped to range and radius; whole numbers rounded, inwards at the radius."""
+        low, high = np.minimum(self.low, origin), np.maximum(self.high, origin)
+        if radius is not None:
+            reach = radius[:, None] * self.scale
+            low, high = np.maximum(low, origin - reach), np.minimum(high, origin + reach)
+        clipped = np.clip(rows, low, high)
+        if self.integer.any():
+            whole = self.integer
+            floor, ceiling = np.floor(high[:, whole] + TOLERANCE), np.ceil(low[:, whole] - TOLERANCE)
+            rounded = np.clip(np.rint(clipped[:, whole]), ceiling, floor)
+            clipped[:, whole] = np.where(ceiling <= floor, rounded, origin[:, whole])
+        return clipped
+
+
+def space_of(part: DatasetPart, table: Table) -> Space:
+    """The space that a declaration describes, completed by what ``table`` (the training data) shows.
+
+    A name in ``categorical`` or ``immutable`` that is no column stands for the one-hot columns
+    ``name=...`` or ``name_...``.
+
+    Raises:
+        ArtefactError: the declaration names a column that is not there, or says what the data contradict.
+    """
+    places = {name: _places(part, table, name) for name in (*part.integer, *part.categorical, *part.immutable)}
+    one_hot = tuple(_one_hot(part, table, name, places[name]) for name in part.categorical if name not in table.columns)
+    codes = tuple(_codes(table, places[name]) for name in part.categorical if name in table.columns)
+    deviation = table.rows.std(axis=0)
+    immutable = _mask(table, [places[name] for name in part.immutable]) | (deviation == 0)
+    categorical = _mask(table, [places[name] for name in part.categorical])
+    for group in one_hot:
+        immutable[group.columns] = immutable[group.columns].any()
+    low, high = _ranges(part, table)
+    return Space(
+        columns=table.columns,
+        scale=np.where((deviation > 0) & ~categorical, deviation, 1.0),
+        low=low,
+        high=high,
+        integer=_mask(table, [places[name] for name in part.integer]) & ~categorical,
+        immutable=immutable,
+        codes=codes,
+        one_hot=one_hot,
+    )
+
+
+def _places(part: DatasetPart, table: Table, name: str) -> NDArray[np.int64]:
+    """The column called ``name``, or the one-hot columns whose category it is."""
+    if name in table.columns:
+        return np.array([table.columns.index(name)])
+    prefixes = (f"{name}=", f"{name}_")
+    places = [place for place, column in enumerate(table.columns) if column.startswith(prefixes)]
+    if not places:
+        _refuse(part, f"names the column {name!r}, which the table has not, nor one-hot columns '{name}=...'")
+    return np.array(places)
+
+
+def _mask(table: Table, places: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    mask = np.zeros(len(table.columns), dtype=np.bool_)
+    for place in places:
+        mask[place] = True
+    return mask
+
+
+def _one_hot(part: DatasetPart, table: Table, name: str, places: NDArray[np.int64]) -> OneHot:
+    """A group of columns, checked; columns of categories that never occur are no choice."""
+    values = table.rows[:, places]
+    sums = values.sum(axis=1)
+    if not np.isin(values, (0.0, 1.0)).all() or not np.isin(sums, (0.0, 1.0)).all():
+        _refuse(part, f"says that {name!r} is one-hot, but its columns are not 0 and 1 with at most one 1 in a row")
+    return OneHot(places[values.any(axis=0)], may_be_empty=bool((sums == 0).any()))
+
+
+def _codes(table: Table, places: NDArray[np.int64]) -> Codes:
+    column = int(places[0])
+    return Codes(column, np.unique(table.rows[:, column]))
+
+
+def _ranges(part: DatasetPart, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, high = table.rows.min(axis=0), table.rows.max(axis=0)
+    for name, (least, most) in part.ranges.items():
+        if name not in table.columns:
+            _refuse(part, f"gives a range for the column {name!r}, which the table has not")
+        if not least <= most:
+            _refuse(part, f"gives the column {name!r} the range {least} to {most}")
+        place = table.columns.index(name)
+        low[place], high[place] = least, most
+    return low, high
+
+
+def _refuse(part: DatasetPart, fault: str) -> NoReturn:
+    raise ArtefactError(f"dataset {part.name!r} {fault}", remedy="mend its [[dataset]] table in bartizan.toml.")

@@ -1,0 +1,181 @@
+"""An isolated process: does dangerous work within limits, and is believed nothing.
+
+The process inherits a socket as its standard input and no other descriptor, and next to no
+environment; it is told its limits and sets them itself before it touches anything dangerous. What
+comes back is bounded in size and time before it is looked at.
+
+Message: a length (4 bytes, big endian), that many bytes of msgpack, then bytes whose number the
+asking side knows: announced in a question, expected in an answer. An answer with an error has none.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NoReturn
+
+import msgspec
+
+from bartizan.core.errors import SandboxError
+
+MAX_HEADER = 1 << 20
+MAX_WORDS = 500
+"""Characters of an error message that are taken over."""
+LAST_WORDS_SECONDS = 2.0
+"""Time in which a process whose socket is closed has to be dead."""
+SEND_BUFFER = 1 << 20
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JOBLIB_MULTIPROCESSING": "0",
+    "LC_ALL": "C.UTF-8",
+}
+"""One thread: the machine belongs to the asking side, and results must not depend on its cores."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an isolated process may use."""
+
+    memory_bytes: int = 4 << 30
+    """Address space."""
+    cpu_seconds: int = 4 * 3600
+    start_seconds: float = 120.0
+    """Wall time to start and load the model."""
+    answer_seconds: float = 120.0
+    """Wall time for one call."""
+    fit_seconds: float = 900.0
+    """Wall time for one training run."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer may hold beside its bytes."""
+
+    error: Literal["", "refused", "failed", "memory"] = ""
+    """``refused``: cannot be done at all; ``failed``: the framework raised; ``memory``: out of it."""
+    what: str = ""
+    """The error in words."""
+    facts: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """Anything else, to be decoded by a strict type."""
+
+    @property
+    def words(self) -> str:
+        """``what``, safe to show."""
+        return "".join(letter if letter.isprintable() else " " for letter in self.what[:MAX_WORDS])
+
+
+_DECODER = msgspec.msgpack.Decoder(Reply)
+
+
+class Isolated:
+    """One process, and the socket to it. Every method raises SandboxError when it died, hung or broke a limit.
+
+    ``command`` is run with two more arguments: bytes of address space and seconds of processor time.
+    """
+
+    def __init__(self, command: Sequence[str], name: str, limits: Limits) -> None:
+        self.limits = limits
+        self._name = name
+        self._socket, theirs = socket.socketpair()
+        for end in (self._socket, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, and no shell
+                [*command, str(limits.memory_bytes), str(limits.cpu_seconds)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def exchange(
+        self,
+        question: dict[str, Any],
+        parts: Iterable[memoryview] = (),
+        *,
+        length: int = 0,
+        size: int = 0,
+        seconds: float,
+    ) -> tuple[Reply, bytearray]:
+        """Ask, and wait for the answer.
+
+        Args:
+            question: what is asked; ``bytes`` is added to it.
+            parts: what goes with it, ``length`` bytes altogether.
+            size: bytes that the answer has when all is well.
+            seconds: wall time for everything.
+        """
+        if self._socket.fileno() < 0:
+            self.condemn("has been ended")
+        deadline = time.monotonic() + seconds
+        try:
+            packed = msgspec.msgpack.encode(question | {"bytes": length})
+            self._send(len(packed).to_bytes(4, "big") + packed, deadline)
+            for part in parts:
+                self._send(part, deadline)
+            return self._receive(size, deadline)
+        except TimeoutError:
+            self.condemn(f"gave no answer within {seconds:g} seconds")
+        except ConnectionError:
+            self._mourn()
+
+    def _send(self, data: bytes | memoryview, deadline: float) -> None:
+        self._socket.settimeout(_left(deadline))
+        self._socket.sendall(data)
+
+    def _receive(self, size: int, deadline: float) -> tuple[Reply, bytearray]:
+        length = int.from_bytes(self._read(4, deadline), "big")
+        if length > MAX_HEADER:
+            self.condemn("broke the protocol")
+        try:
+            reply = _DECODER.decode(self._read(length, deadline))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.condemn("broke the protocol")
+        if reply.error == "memory":
+            self.condemn(f"needs more than its {self.limits.memory_bytes >> 20} MiB of memory")
+        return reply, bytearray() if reply.error else self._read(size, deadline)
+
+    def _read(self, size: int, deadline: float) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            self._socket.settimeout(_left(deadline))
+            count = self._socket.recv_into(view)
+            if not count:
+                self._mourn()
+            view = view[count:]
+        return data
+
+    def condemn(self, fault: str) -> NoReturn:
+        """End the process and say why."""
+        self.close()
+        raise SandboxError(
+            f"the process that holds model {self._name!r} {fault}",
+            remedy="run it again; if it happens again, the model is broken, hostile, or too large for its limits.",
+        )
+
+    def _mourn(self) -> NoReturn:
+        """The other end of the socket is closed."""
+        try:
+            code = self._process.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.condemn("closed its socket")
+        if code == -signal.SIGXCPU:
+            self.condemn(f"used more than {self.limits.cpu_seconds} seconds of processor time")
+        self.condemn(f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
+
+    def close(self) -> None:
+        """End the process. There is nothing that it would have to save."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _left(deadline: float) -> float:
+    """Seconds until the deadline; a hair when it has passed, since 0 would mean something else to a socket."""
+    return max(deadline - time.monotonic(), 1e-3)
