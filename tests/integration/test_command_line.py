@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -36,15 +37,9 @@ def declared(tmp_path_factory):
 
 
 @pytest.fixture
-def ask(declared, capsys):
-    """Run a command in this process; gives exit code, output and errors."""
-
-    def asked(*arguments):
-        capsys.readouterr()
-        code = run(["-C", str(declared), *arguments])
-        return code, *capsys.readouterr()
-
-    return asked
+def ask(declared, ask_in):
+    """Run a command on the declared example."""
+    return functools.partial(ask_in, declared)
 
 
 def test_the_table_of_commands_is_complete():

@@ -187,7 +187,7 @@ def test_columns_in_another_order_than_the_model_was_fitted_to_are_refused(tmp_p
     model = LogisticRegression(max_iter=500).fit(*TRAIN)
     model.feature_names_in_ = np.array(["a", "b", "c", "d"], dtype=object)
     with (
-        pytest.raises(ArtefactError, match="fitted to a column 'a' where the declared training data has 'b'"),
+        pytest.raises(ArtefactError, match="fitted to a column 'a' where dataset 'train' has 'b'"),
         opened(tmp_path, model, columns=["b", "a", "c", "d"]),
     ):
         pass

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import tomllib
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,6 +23,7 @@ from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.predicates import ASSESSMENT, Assessment
 from bartizan.core.statement import make
 from bartizan.core.system import RedTeam
+from bartizan.redteam import checks
 from bartizan.redteam.attacks.evasion.square import Square
 from bartizan.redteam.check import offered, why_not
 from bartizan.redteam.checks import HopSkipJumpCheck, SquareCheck
@@ -158,18 +162,37 @@ def test_a_killed_check_goes_on_where_it_was_and_says_the_same(tmp_path, system,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("check", [HopSkipJumpCheck(), SquareCheck()])
-def test_an_attack_is_a_check_like_any_other(check, system):
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+REGISTERED = {
+    name: place.split(":")[1]
+    for name, place in PROJECT["entry-points"]["bartizan.checks"].items()
+    if place.startswith("bartizan.redteam.checks:")
+}
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_attack_is_a_check_like_any_other(name, system):
+    check = getattr(checks, REGISTERED[name])()
     assert isinstance(check, Check)
-    assert check.name.startswith("redteam.evasion.")
+    assert check.name == name
     assert check.after == ("scan",)
     assert check.subjects(system) == system.of_kind("model")
     assert set(check.inputs(system, system.of_kind("model")[0])) == {
         "model:victim",
         "dataset:train",
         "dataset:evaluation",
-        f"settings:{check.name}",
+        f"settings:{name}",
     }
+    assert pickle.loads(pickle.dumps(check)).name == name
+
+
+def test_where_only_labels_are_answered_the_variant_for_labels_is_run(tmp_path):
+    system = system_in(tmp_path, output="label", shadow_models=8)
+    outcome = checks.MembershipCheck().run(system, system.of_kind("model")[0], desk(targets()))
+    assert outcome.predicate.method == "privacy.membership-labels"
+    assert outcome.predicate.threat.access == ("labels", "training")
+    assert outcome.predicate.budget["models_fitted"] == 8
+    make(outcome.predicate_type, system.of_kind("model")[0], outcome.predicate)
 
 
 def test_a_result_goes_stale_by_what_it_rests_on_and_by_nothing_else(tmp_path):

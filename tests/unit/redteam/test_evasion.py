@@ -158,7 +158,6 @@ def test_the_curve_over_the_budget_shows_what_was_known_by_then():
     assert curve[30] == curve[100] == found.metrics["robust_accuracy"].value < curve[10]
 
 
-@pytest.mark.control("A-MLSG-004-C001")
 def test_the_confusion_matrix_under_attack_says_which_class_is_answered_for_which():
     found, case, _ = measured(at_once)
     confusion, task = found.tables["confusion"], case.task

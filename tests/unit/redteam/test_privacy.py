@@ -61,7 +61,7 @@ def test_each_rule_is_reported_beside_the_one_named_in_advance():
     assert set(rules) == {"loss_threshold", "calibrated", "lira_offline", "lira_online"}
     metric = game.metrics["pipeline_auc"]
     assert rules["lira_online"]["auc"] == [metric.value, metric.low, metric.high]
-    assert {finding.rule for finding in game.measurement.findings} == {"membership/leak"}
+    assert {finding.rule for finding in game.measurement.findings} == {"redteam/membership"}
 
 
 def test_the_curve_is_ready_for_logarithmic_axes():
@@ -125,28 +125,28 @@ def little(seed, records=120):
 
 
 def test_without_any_leak_both_games_cover_one_half_as_often_as_they_claim():
-    """Intervals of 95 % in 60 games each; 51 hits or fewer would happen once in 300 times."""
+    """Intervals of 95 % in 40 games each; 33 hits or fewer would happen once in 300 times."""
     hits = {"auc": 0, "pipeline_auc": 0, "balanced_accuracy_advantage": 0, "blind_auc": 0}
     null = {"auc": 0.5, "pipeline_auc": 0.5, "balanced_accuracy_advantage": 0.0, "blind_auc": 0.5}
-    for seed in range(60):
+    for seed in range(40):
         train, rest = little(seed)
         game = play(Membership(), Privacy(), Noise(seed).fit(*train), material(train, rest, shadow_models=8), seed=seed)
         for name in hits:
             hits[name] += null[name] in Between(game.metrics[name])
-    assert min(hits.values()) > 51
+    assert min(hits.values()) > 33
 
 
 def test_members_named_after_training_on_other_records_are_not_found():
     """The model overfits, but to a third set: what is called training data here was never seen."""
     rows, labels = noisy_digits()
     covered = 0
-    for seed in range(12):
+    for seed in range(8):
         order = np.random.default_rng(seed).permutation(len(rows))
-        third, train, rest = (order[:600], order[600:1000], order[1000:1400])
+        third, train, rest = (order[:600], order[600:800], order[800:1000])
         model = tree().fit(rows[third], labels[third])
         of = material((rows[train], labels[train]), (rows[rest], labels[rest]), shadow_models=8)
         covered += 0.5 in Between(play(Membership(), Privacy(), model, of, seed=seed).metrics["auc"])
-    assert covered >= 10
+    assert covered >= 7
 
 
 # -- what the attack is not told -------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_sets_that_differ_by_themselves_are_noted():
     train, rest = (rows[early], labels[early]), (rows[late], labels[late])
     game = play(Membership(), Privacy(), tree().fit(*train), material(train, rest, shadow_models=8))
     assert game.metrics["blind_auc"].low > 0.6
-    assert "membership/sets-differ" in {finding.rule for finding in game.measurement.findings}
+    assert "redteam/sets-differ" in {finding.rule for finding in game.measurement.findings}
 
 
 def test_an_attack_that_gives_up_is_no_result():

@@ -66,12 +66,12 @@ def test_a_forest_is_copied_too():
 
 
 def test_chosen_queries_are_worth_more_than_random_ones(monkeypatch):
-    # Labels of a linear model with 30 features, 100 queries, 4 seeds: measured CHOSEN against RANDOM.
+    # Labels of a linear model with 30 features, 100 queries, 3 seeds: measured .977 against .958.
     train, rest = halves(load_breast_cancer)
     model, of = linear().fit(*train), material(train, rest, extraction_budget=100)
 
     def mean():
-        games = [play(ActiveExtractionFromLabels(), Extraction(), model, of, seed=seed) for seed in range(4)]
+        games = [play(ActiveExtractionFromLabels(), Extraction(), model, of, seed=seed) for seed in range(3)]
         return np.mean([game.metrics["fidelity"].value for game in games])
 
     chosen = mean()

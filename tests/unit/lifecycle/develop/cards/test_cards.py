@@ -19,7 +19,7 @@ from bartizan.core.errors import InputError
 from bartizan.core.finding import Severity
 from bartizan.core.predicates import CARD, Card
 from bartizan.core.statement import make
-from bartizan.core.system import System
+from bartizan.core.system import Owner, System
 from bartizan.lifecycle.develop.cards import (
     FIELDS,
     DatasetCard,
@@ -219,7 +219,6 @@ def test_a_model_inherits_the_strictest_retention_of_its_sources():
 
 
 def test_spans_are_compared_by_length_and_dates_by_the_calendar():
-    assert strictest_retention(["2y", "100w", "23m"]) == "23m" or strictest_retention(["2y", "100w", "23m"]) == "100w"
     assert strictest_retention(["2y", "90d", "23m"]) == "90d"
     assert strictest_retention(["2031-12-31", "2030-01-01"]) == "2030-01-01"
     assert strictest_retention(["5y", "2030-01-01", "1y"]) == "1y or 2030-01-01"
@@ -237,8 +236,6 @@ def test_spans_are_compared_by_length_and_dates_by_the_calendar():
 @pytest.mark.control("1.1-j")
 @pytest.mark.parametrize(("kind", "artefact_id"), [("dataset", "dataset:train"), ("model", "model:tumour")])
 def test_a_card_without_an_owner_is_rejected(kind, artefact_id):
-    from bartizan.core.system import Owner
-
     name = artefact_id.partition(":")[2]
     for owner in (Owner(role=" ", contact="a@example.org"), Owner(role="lead", contact="")):
         outcome = outcome_of(changed(kind, name, owner=owner), artefact_id)
@@ -300,8 +297,6 @@ def test_a_model_card_names_whom_to_contact():
 
 @pytest.mark.control("2.3-j")
 def test_a_data_card_names_its_maintainer_and_the_public_view_a_role():
-    from bartizan.core.system import Owner
-
     person = changed("dataset", "train", owner=Owner(role="data steward", contact="jane.doe@example.org"))
     assert card_of(person).owner == "jane.doe@example.org"
     view = public_view(card_of(person))
@@ -436,8 +431,6 @@ def test_an_incomplete_card_says_so_in_every_form():
 
 @pytest.mark.control("2.3-w")
 def test_the_public_view_replaces_persons_by_roles():
-    from bartizan.core.system import Owner
-
     private = changed(
         "dataset", "train", owner=Owner(role="data steward", contact="j.doe@example.org"),
         limits="Ask jane.doe@example.org or +44 20 7946 0000, or data.steward@example.org; 2015-01-01 to 2020; 0.25",

@@ -1,0 +1,725 @@
+"""Makes the allow-lists of the scanner from what the frameworks really write.
+
+``emit TARGET`` saves many objects of every framework that is installed, in all pickle protocols; it
+needs nothing but those frameworks, so it runs under any version of them. ``derive TARGET SOURCE...``
+follows what was saved with a judge that allows everything and notes every name with its uses, then
+writes one JSON file per framework. A person reads the difference to the lists that ship, and
+gives a rule to each callable whose arguments or states matter, before it is taken over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import inspect
+import io
+import json
+import pickle
+import pkgutil
+import sys
+import warnings
+from collections import Counter, OrderedDict, defaultdict, deque
+from pathlib import Path
+
+PROTOCOLS = range(6)
+
+
+def containers():
+    """Plain objects of the standard library that turn up inside models."""
+    import collections
+    import datetime
+    import decimal
+    import fractions
+    import functools
+    import operator
+    import pathlib
+    import re
+    import types
+    import uuid
+
+    yield from (OrderedDict(a=1), defaultdict(list, a=[1]), defaultdict(int), defaultdict(dict), defaultdict(float))
+    yield from (Counter("abc"), deque([1, 2], maxlen=3), collections.ChainMap({1: 2}), {1, 2}, frozenset({1}))
+    yield from (bytearray(b"abc"), b"\x00\xff abc", b"", 1j, slice(1, 2), range(3), Ellipsis, NotImplemented)
+    yield from (type(None), int, float, str, bool, bytes, list, dict, tuple, set, frozenset, object, complex)
+    yield from (datetime.datetime(2020, 1, 1), datetime.date(2020, 1, 1), datetime.time(1), datetime.timedelta(1))
+    yield from (datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=1)))
+    yield from (decimal.Decimal("1.5"), fractions.Fraction(1, 3), uuid.UUID(int=5), types.SimpleNamespace(a=1))
+    yield from (pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("a"), pathlib.PosixPath("a"))
+    yield from (functools.partial(int, base=2), operator.itemgetter(1), operator.attrgetter("a"), re.compile("a+"))
+
+
+def numpy_objects():
+    """Arrays, scalars, dtypes, generators and ufuncs of numpy."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for code in "?bhilqBHILQefdgFDGSUVOMm":
+        dtype = {"S": "S3", "U": "U3", "V": "V4", "M": "M8[ns]", "m": "m8[s]"}.get(code, code)
+        array = np.zeros((3, 2), dtype=dtype)
+        yield from (
+            array,
+            np.asfortranarray(array),
+            array[::2],
+            array[0],
+            array[0, 0],
+            array.dtype,
+            np.array(array[0, 0]),
+        )
+    for code in (">f8", ">i4", "<U2"):
+        yield from (np.zeros(3, code), np.dtype(code))
+    structured = np.dtype([("a", "f8"), ("b", "i4", (2,)), ("c", "O"), ("d", [("x", "u1")])])
+    yield from (
+        structured,
+        np.zeros(2, structured),
+        np.zeros(2, structured)[0],
+        np.dtype({"names": ["a"], "formats": ["f8"]}),
+    )
+    yield from (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), np.matrix([[1, 2]]))
+    yield from (np.ma.masked_array([1, 2], mask=[0, 1]), np.ma.masked, np.array(["a", None, 3.0], dtype=object))
+    yield from (np.random.RandomState(0), rng, np.random.SeedSequence(1), np.zeros((0, 3)), np.float64(1.5))
+    for name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"):
+        yield from (np.random.Generator(getattr(np.random, name)(0)), getattr(np.random, name)(0))
+    for name in ("polynomial", "chebyshev", "legendre", "laguerre", "hermite", "hermite_e"):
+        module = getattr(np.polynomial, name)
+        yield from (
+            v([1, 2]) for k, v in vars(module).items() if inspect.isclass(v) and k[0].isupper() and k != "ABCPolyBase"
+        )
+    yield np.poly1d([1, 2])
+    for name in dir(np):
+        value = getattr(np, name)
+        if isinstance(value, np.ufunc) or (inspect.isclass(value) and issubclass(value, np.generic)):
+            yield value
+    for name in "mean median sum std var min max amin amax average nanmean nanmedian argmax argmin clip where round prod".split():
+        yield getattr(np, name)
+    for (
+        name
+    ) in "ndarray nan_to_num concatenate stack ravel squeeze sort argsort unique cumsum dot transpose diff".split():
+        yield getattr(np, name)
+
+
+def scipy_objects():
+    """Sparse matrices, trees, splines, distributions, rotations and results of scipy."""
+    import numpy as np
+    import scipy.interpolate
+    import scipy.optimize
+    import scipy.sparse
+    import scipy.spatial
+    import scipy.special
+    import scipy.stats
+
+    x = np.linspace(0, 1, 12)
+    for kind in ("csr", "csc", "coo", "lil", "dok", "bsr", "dia"):
+        for suffix in ("matrix", "array"):
+            yield getattr(scipy.sparse, f"{kind}_{suffix}")(np.eye(3))
+    points = np.random.default_rng(0).random((12, 2))
+    yield from (
+        scipy.spatial.cKDTree(points),
+        scipy.spatial.KDTree(points),
+        scipy.spatial.transform.Rotation.random(2, rng=0)
+        if "rng" in str(inspect.signature(scipy.spatial.transform.Rotation.random))
+        else scipy.spatial.cKDTree(points),
+    )
+    splines = ("interp1d", "CubicSpline", "PchipInterpolator", "Akima1DInterpolator", "UnivariateSpline")
+    for name in (*splines, "InterpolatedUnivariateSpline", "BarycentricInterpolator", "KroghInterpolator"):
+        yield getattr(scipy.interpolate, name)(x, np.sin(x))
+    yield from (scipy.interpolate.make_interp_spline(x, x), scipy.interpolate.BSpline(x, x[:8], 3))
+    yield from (
+        scipy.interpolate.RegularGridInterpolator((x, x), np.outer(x, x)),
+        scipy.interpolate.RBFInterpolator(points, x),
+    )
+    yield from (scipy.interpolate.PPoly(np.ones((2, 2)), [0, 1, 2]), scipy.interpolate.NearestNDInterpolator(points, x))
+    yield from (
+        scipy.interpolate.LinearNDInterpolator(points, x),
+        scipy.spatial.Delaunay(points),
+        scipy.spatial.ConvexHull(points),
+    )
+    yield scipy.optimize.minimize(lambda v: (v**2).sum(), [1.0])
+    yield scipy.stats.gaussian_kde(x)
+    for name in dir(scipy.stats):
+        value = getattr(scipy.stats, name)
+        if isinstance(value, (scipy.stats.rv_continuous, scipy.stats.rv_discrete)):
+            yield value
+    yield from (
+        scipy.stats.uniform(0, 1),
+        scipy.stats.loguniform(1e-3, 1),
+        scipy.stats.randint(1, 9),
+        scipy.stats.norm(1, 2),
+    )
+    yield from (scipy.stats.ttest_1samp(x, 0), scipy.stats.pearsonr(x, x), scipy.stats.linregress(x, x))
+    yield from (
+        getattr(scipy.special, name)
+        for name in dir(scipy.special)
+        if isinstance(getattr(scipy.special, name), np.ufunc)
+    )
+
+
+def sklearn_data():
+    """Small data for every kind of estimator: (X, y) pairs, to be tried in turn."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.random((24, 4))
+    labels = np.tile([0, 1], 12)
+    yield from ((x, labels), (x, x[:, 0]), (x, np.stack([labels, labels[::-1]], 1)), (x[:, :1].ravel(), x[:, 0]))
+    yield from (((x * 10).astype(int), labels), (["a b", "b c", "c d"] * 8, labels), (labels, None))
+    yield from (([{"a": 1, "b": "x"}, {"a": 2}] * 12, labels), ([["a", "b"], ["a"]] * 12, labels), (x @ x.T, labels))
+    yield (x.astype(str).astype(object)[:, :2], labels)
+
+
+def sklearn_estimators():
+    """Every estimator of scikit-learn, made and fitted."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.utils import all_estimators
+
+    for _, cls in all_estimators():
+        for arguments in (
+            {},
+            {"estimator": LogisticRegression()},
+            {"estimator": Ridge()},
+            {"estimators": [("a", LogisticRegression())]},
+            {"estimators": [("a", Ridge())]},
+            {"transformers": [("a", "passthrough", [0])]},
+            {"transformer_list": [("a", "passthrough")]},
+            {"steps": [("a", Ridge())]},
+            {"estimator": LogisticRegression(), "param_grid": {"C": [1, 2]}},
+            {"estimator": LogisticRegression(), "param_distributions": {"C": [1, 2]}},
+            {"dictionary": [[1.0, 0], [0, 1.0]]},
+            {"base_estimator": LogisticRegression()},
+        ):
+            with contextlib.suppress(Exception):
+                yield fitted(cls(**arguments))
+
+
+def fitted(estimator):
+    """The estimator after the first fit that works, or as it is."""
+    for x, y in sklearn_data():
+        with contextlib.suppress(Exception):
+            estimator.fit(x, y)
+            return estimator
+    return estimator
+
+
+def sklearn_objects():
+    """Estimators with options that pull in other classes, and everything around them."""
+    import numpy as np
+    import sklearn
+    import sklearn.ensemble as ens
+    import sklearn.experimental.enable_halving_search_cv
+    import sklearn.gaussian_process.kernels as kernels
+    import sklearn.linear_model as lm
+    import sklearn.metrics as metrics
+    import sklearn.model_selection as ms
+    import sklearn.neighbors as nb
+    import sklearn.neural_network as nn
+    import sklearn.preprocessing as pre
+    import sklearn.tree as tree
+    from scipy.stats import loguniform, uniform
+    from sklearn.utils import Bunch
+
+    yield from sklearn_estimators()
+    for loss in ("squared_error", "absolute_error", "poisson", "quantile", "gamma"):
+        options = {"quantile": 0.5} if loss == "quantile" else {}
+        yield fitted(ens.HistGradientBoostingRegressor(loss=loss, max_iter=2, min_samples_leaf=1, **options))
+    yield from (
+        fitted(ens.GradientBoostingRegressor(loss=loss, n_estimators=2))
+        for loss in ("squared_error", "absolute_error", "huber", "quantile")
+    )
+    yield from (
+        fitted(ens.GradientBoostingClassifier(loss=loss, n_estimators=2)) for loss in ("log_loss", "exponential")
+    )
+    many = (np.random.default_rng(1).random((30, 3)), np.arange(30) % 3)
+    yield from (
+        e.fit(*many)
+        for e in (
+            ens.GradientBoostingClassifier(n_estimators=2),
+            ens.HistGradientBoostingClassifier(max_iter=2),
+            lm.LogisticRegression(),
+            ens.ExtraTreesClassifier(2, bootstrap=True, oob_score=True),
+        )
+    )
+    for loss in (
+        "hinge",
+        "log_loss",
+        "modified_huber",
+        "squared_hinge",
+        "perceptron",
+        "squared_error",
+        "huber",
+        "epsilon_insensitive",
+        "squared_epsilon_insensitive",
+    ):
+        with contextlib.suppress(Exception):
+            yield fitted(lm.SGDClassifier(loss=loss))
+            yield fitted(lm.SGDRegressor(loss=loss))
+    for metric in (
+        "euclidean",
+        "manhattan",
+        "minkowski",
+        "chebyshev",
+        "hamming",
+        "canberra",
+        "braycurtis",
+        "jaccard",
+        "dice",
+        "haversine",
+        "seuclidean",
+        "mahalanobis",
+        "rogerstanimoto",
+        "russellrao",
+        "sokalsneath",
+        "sokalmichener",
+        "matching",
+    ):
+        for algorithm in ("ball_tree", "kd_tree", "brute"):
+            x, y = next(iter(sklearn_data()))
+            with contextlib.suppress(Exception):
+                width = 2 if metric == "haversine" else 4
+                params = {"seuclidean": {"V": np.ones(4)}, "mahalanobis": {"VI": np.eye(4)}}.get(metric)
+                yield nb.KNeighborsClassifier(metric=metric, algorithm=algorithm, metric_params=params).fit(
+                    x[:, :width], y
+                )
+        with contextlib.suppress(Exception):
+            yield metrics.DistanceMetric.get_metric(metric)
+    for solver in ("adam", "sgd", "lbfgs"):
+        yield fitted(nn.MLPClassifier((3,), solver=solver, max_iter=3))
+        yield fitted(nn.MLPRegressor((3,), solver=solver, max_iter=3))
+    for criterion in ("gini", "entropy", "log_loss"):
+        yield fitted(tree.DecisionTreeClassifier(criterion=criterion, random_state=np.random.RandomState(0)))
+    yield from (
+        cls()
+        for _, cls in inspect.getmembers(ms._split, inspect.isclass)
+        if _
+        in (
+            "KFold",
+            "StratifiedKFold",
+            "GroupKFold",
+            "LeaveOneOut",
+            "LeaveOneGroupOut",
+            "ShuffleSplit",
+            "StratifiedShuffleSplit",
+            "GroupShuffleSplit",
+            "TimeSeriesSplit",
+            "RepeatedKFold",
+            "RepeatedStratifiedKFold",
+            "StratifiedGroupKFold",
+        )
+    )
+    for scorer in sorted(metrics.get_scorer_names()):
+        with contextlib.suppress(Exception):
+            yield metrics.get_scorer(scorer)
+            yield ms.GridSearchCV(tree.DecisionTreeClassifier(), {"max_depth": [1]}, scoring=scorer, cv=ms.KFold(2))
+    yield fitted(ms.RandomizedSearchCV(lm.LogisticRegression(), {"C": loguniform(0.1, 1)}, n_iter=2, cv=2))
+    yield fitted(ms.RandomizedSearchCV(lm.LogisticRegression(), {"C": uniform(0.1, 1)}, n_iter=2, cv=2))
+    yield from (
+        fitted(ms.HalvingGridSearchCV(lm.LogisticRegression(), {"C": [0.1, 1]}, cv=2)),
+        Bunch(a=1, b=np.zeros(2)),
+    )
+    yield from (fitted(pre.FunctionTransformer(f)) for f in (np.log1p, np.sqrt, np.abs, None))
+    yield from (
+        v()
+        if k
+        in (
+            "WhiteKernel",
+            "RBF",
+            "Matern",
+            "DotProduct",
+            "ConstantKernel",
+            "RationalQuadratic",
+            "ExpSineSquared",
+            "PairwiseKernel",
+        )
+        else kernels.RBF() + kernels.WhiteKernel() * kernels.RBF() ** 2
+        for k, v in inspect.getmembers(kernels, inspect.isclass)
+        if k[0].isupper() and k not in ("Kernel", "KernelOperator", "Hyperparameter", "CompoundKernel")
+    )
+    yield kernels.CompoundKernel([kernels.RBF()])
+    yield from (getattr(metrics, name) for name in dir(metrics) if inspect.isfunction(getattr(metrics, name)))
+    yield from (
+        getattr(sklearn.metrics.pairwise, n)
+        for n in dir(sklearn.metrics.pairwise)
+        if n.endswith(("_kernel", "_distances", "_distance"))
+    )
+    yield from (
+        getattr(sklearn.feature_selection, n)
+        for n in "f_classif chi2 f_regression mutual_info_classif mutual_info_regression r_regression".split()
+    )
+    for module in ("sklearn.datasets",):
+        for name in ("load_iris", "load_digits", "load_wine", "load_diabetes", "load_breast_cancer"):
+            yield getattr(importlib.import_module(module), name)()
+
+
+def pandas_objects():
+    """Frames, series, indexes and scalars of pandas."""
+    import numpy as np
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {"a": [1, 2, 3], "b": ["x", "y", None], "c": [1.5, 2, np.nan], "d": pd.to_datetime(["2020-01-01"] * 3)}
+    )
+    frame["e"] = pd.Categorical(["u", "v", "u"])
+    frame["f"] = pd.array([1, None, 3], dtype="Int64")
+    frame["g"] = pd.array([True, None, False], dtype="boolean")
+    frame["h"] = pd.array(["a", None, "b"], dtype="string")
+    frame["i"] = pd.to_timedelta([1, 2, 3], unit="s")
+    frame["j"] = pd.to_datetime(["2020-01-01"] * 3).tz_localize("UTC")
+    frame["k"] = pd.period_range("2020-01", periods=3, freq="M")
+    frame["l"] = pd.interval_range(0, 3)
+    frame["m"] = pd.array([1.5, None, 2], dtype="Float64")
+    yield pd.Series(pd.arrays.SparseArray([0, 0, 1]))
+    frame["n"] = pd.array([1.5, None, 2], dtype="Float64")
+    yield from (frame, frame[["a"]], frame.set_index("d"), frame.groupby("b").size(), frame[["a", "c"]].describe())
+    yield from (frame[c] for c in frame)
+    yield from (pd.Index(frame[c]) for c in frame)
+    yield from (
+        pd.RangeIndex(3),
+        pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]),
+        pd.Timestamp("2020-01-01"),
+        pd.NaT,
+        pd.NA,
+    )
+    yield from (
+        pd.date_range("2020", periods=3),
+        pd.date_range("2020", periods=3, freq="MS", tz="Europe/Paris"),
+        pd.Timedelta(1),
+    )
+    yield from (
+        pd.Period("2020-01", "M"),
+        pd.Interval(0, 1),
+        pd.CategoricalDtype(["a"]),
+        pd.Int64Dtype(),
+        pd.StringDtype(),
+    )
+    yield from (
+        pd.offsets.Day(),
+        pd.offsets.MonthEnd(),
+        pd.offsets.BusinessDay(),
+        pd.offsets.Hour(),
+        pd.offsets.YearBegin(),
+    )
+    yield from (
+        frame["a"].array,
+        pd.arrays.IntegerArray(np.array([1]), np.array([False])),
+        pd.DatetimeTZDtype("ns", "UTC"),
+    )
+
+
+def torch_objects():
+    """State dicts, tensors of every type, modules and optimisers of torch."""
+    import torch
+
+    dtypes = {v for v in vars(torch).values() if isinstance(v, torch.dtype)}
+    for dtype in sorted(dtypes, key=str):
+        yield dtype
+        with contextlib.suppress(Exception):
+            yield torch.zeros((2, 3), dtype=dtype)
+    yield from (
+        torch.nn.Parameter(torch.ones(2)),
+        torch.ones(2, requires_grad=True),
+        torch.Size([1]),
+        torch.device("cpu"),
+    )
+    yield from (torch.eye(2).to_sparse(), torch.eye(2).to_sparse_csr(), torch.zeros(2, device="meta"), torch.strided)
+    yield from (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), torch.Generator(), torch.get_rng_state())
+    yield torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.qint8)
+    yield from (
+        torch.ones(2).conj(),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        torch.contiguous_format,
+        torch.ones(3).untyped_storage(),
+    )
+    for _, cls in inspect.getmembers(torch.nn, inspect.isclass):
+        for arguments in ((), (4,), (4, 4), (4, 4, 1), (4, 1), (torch.nn.TransformerEncoderLayer(4, 2), 1), ([2],)):
+            with contextlib.suppress(Exception):
+                module = cls(*arguments)
+                if isinstance(module, torch.nn.Module):
+                    yield module
+                    break
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.BatchNorm1d(3), torch.nn.Dropout())
+    yield from (model, model.state_dict(), {"model": model.state_dict(), "epoch": 3, "loss": 0.5})
+    for _, cls in inspect.getmembers(torch.optim, inspect.isclass):
+        with contextlib.suppress(Exception):
+            optimiser = cls(model.parameters(), lr=0.1)
+            yield from (optimiser, optimiser.state_dict())
+    for _, cls in inspect.getmembers(torch.optim.lr_scheduler, inspect.isclass):
+        for arguments in ((), (1,), ([1],), (0.5,)):
+            with contextlib.suppress(Exception):
+                yield cls(torch.optim.SGD(model.parameters(), lr=0.1), *arguments).state_dict()
+                break
+
+
+SOURCES = {
+    "stdlib": containers,
+    "numpy": numpy_objects,
+    "scipy": scipy_objects,
+    "sklearn": sklearn_objects,
+    "pandas": pandas_objects,
+    "torch": torch_objects,
+}
+
+
+def save(folder, number, thing, writers):
+    """Write one object in every way its framework knows."""
+    for suffix, write in writers.items():
+        path = folder / f"{number:05}.{suffix}"
+        try:
+            with path.open("wb") as file:
+                write(thing, file)
+        except Exception:  # noqa: BLE001 -- what cannot be saved teaches nothing
+            path.unlink()
+
+
+def writers_for(source):
+    """Ways of saving, by file suffix."""
+    ways = {
+        f"p{protocol}.pkl": (lambda thing, file, protocol=protocol: pickle.dump(thing, file, protocol))
+        for protocol in PROTOCOLS
+    }
+    if source in ("sklearn", "numpy", "scipy", "pandas"):
+        with contextlib.suppress(ImportError):
+            import joblib
+
+            ways["joblib"] = lambda thing, file: joblib.dump(thing, file)
+    if source == "torch":
+        import torch
+
+        ways["pt"] = lambda thing, file: torch.save(thing, file)
+        ways["legacy.pt"] = lambda thing, file: torch.save(thing, file, _use_new_zipfile_serialization=False)
+    return ways
+
+
+def emit(folder):
+    """Save everything into ``folder``, with the versions beside it."""
+    warnings.simplefilter("ignore")
+    versions = {"python": sys.version.split()[0]}
+    for source, objects in SOURCES.items():
+        if source != "stdlib" and not any(m.name == source for m in pkgutil.iter_modules()):
+            continue
+        place = folder / source
+        place.mkdir(parents=True, exist_ok=True)
+        ways = writers_for(source)
+        number = 0
+        iterator = objects()
+        try:
+            for number, thing in enumerate(iterator):  # noqa: B007
+                save(place, number, thing, ways)
+        except Exception as error:  # noqa: BLE001 -- an older framework lacks something: what came before it counts
+            print(f"{source}: stopped after {number}: {error!r}", file=sys.stderr)
+        print(f"{source}: {number + 1} objects", file=sys.stderr)
+    for name in ("numpy", "scipy", "sklearn", "joblib", "pandas", "torch"):
+        with contextlib.suppress(ImportError):
+            versions[name] = importlib.import_module(name).__version__
+    (folder / "versions.json").write_text(json.dumps(versions))
+
+
+def derive(folders):
+    """Names and uses in everything under ``folders``, by framework."""
+    from bartizan.lifecycle.develop.scan.limits import Limits, Meter
+    from bartizan.lifecycle.develop.scan.pickle.joblib import ArrayReader
+    from bartizan.lifecycle.develop.scan.pickle.judge import Judge
+    from bartizan.lifecycle.develop.scan.pickle.machine import Machine
+    from bartizan.lifecycle.develop.scan.pickle.policy import load_policy, translate
+    from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
+    from bartizan.lifecycle.develop.scan.pickle.values import Call, Entry, Name, Use
+
+    uses = defaultdict(lambda: Use.VALUE)
+    makers = (
+        "_reconstructor",
+        "__newobj__",
+        "__newobj_ex__",
+        "_reconstruct",
+        "newObj",
+        "_new_DatetimeIndex",
+        "_new_Index",
+        "_new_IntervalIndex",
+        "_mareconstruct",
+    )
+
+    class Recorder(Judge):
+        """Allows everything and writes it down."""
+
+        def find(self, module, name, protocol, offset):
+            key = translate(module, name, protocol)
+            if key not in self.names:
+                self.names[key] = Name(*key, offset, Entry(Use(15)))
+                uses[key] |= Use.VALUE
+            return self.names[key]
+
+        def note(self, name, use):
+            if name.__class__ is Name:
+                uses[name.module, name.name] |= use
+
+        def call(self, callee, args, offset):
+            self.note(callee, Use.CALL)
+            subject = callee if callee.__class__ is Name else None
+            if str(callee) == "builtins.getattr" and getattr(args[0], "subject", None).__class__ is Name:
+                owner = args[0].subject
+                uses[owner.module, f"{owner.name}.{self.reader.text(args[1])}"] |= Use.VALUE
+            if subject and (subject.name in makers or subject.name.startswith("__pyx_unpickle")):
+                self.note(args[0], Use.NEW)
+                subject = args[0]
+            return Call(callee, args, subject)
+
+        def new(self, callee, args, offset):
+            self.note(callee, Use.NEW)
+            return Call(callee, args, callee)
+
+        def items(self, target, offset):
+            self.note(getattr(target, "subject", None), Use.ITEMS)
+
+        def build(self, target, state, offset):
+            self.note(getattr(target, "subject", None), Use.BUILD)
+
+    def follow(data):
+        meter = Meter(Limits())
+        pos = 0
+        while pos < len(data):
+            judge = Recorder(data, load_policy(), torch=True)
+            walk_nested = lambda at: Machine(data, judge, meter, STEPS).run(at)  # noqa: B023, E731
+            machine = Machine(data, judge, meter, STEPS, ArrayReader(walk_nested))
+            pos = machine.run(pos)
+            if machine.ended != "stop":
+                return machine.why
+        return ""
+
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.*")):
+            if path.suffix == ".json":
+                continue
+            data = path.read_bytes()
+            if data[:2] == b"PK":
+                import zipfile
+
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    data = b"".join(archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+            why = follow(data)
+            if why and "legacy" not in path.name:
+                print(path, why, file=sys.stderr)
+    return {key: str_uses(use) for key, use in uses.items()}
+
+
+def str_uses(use):
+    """``call build`` for ``Use.CALL | Use.BUILD``."""
+    return " ".join(one.name.lower() for one in type(use) if one in use and one.value)
+
+
+RULES = {
+    "_codecs.encode": "args=latin1",
+    "builtins.bytearray": "args=count",
+    "builtins.bytes": "args=count",
+    "builtins.frozenset": "args=items",
+    "builtins.getattr": "args=getattr",
+    "builtins.set": "args=items",
+    "builtins.type": "args=type-of",
+    "collections.Counter": "args=items",
+    "collections.defaultdict": "args=factory",
+    "collections.deque": "args=items",
+    "copyreg._reconstructor": "args=reconstructor",
+    "fractions.Fraction": "args=fraction",
+    "functools.partial": "args=partial state=partial",
+    "numpy.dtype": "args=dtype state=dtype",
+    "numpy.ma.core._mareconstruct": "args=masked-array",
+    "numpy.random._pickle.__bit_generator_ctor": "args=bit-generator",
+    "numpy.random._pickle.__generator_ctor": "args=generator",
+    "numpy.random._pickle.__randomstate_ctor": "args=generator",
+    "operator.attrgetter": "args=attribute-names",
+    "operator.itemgetter": "args=attribute-names",
+    "pandas.core.indexes.base._new_Index": "args=class-first",
+    "pandas.core.indexes.datetimes._new_DatetimeIndex": "args=class-first",
+    "pandas.core.indexes.interval._new_IntervalIndex": "args=class-first",
+    "pytz._p": "args=constants",
+    "re._compile": "args=pattern",
+    "torch._utils._rebuild_tensor_v2": "args=torch-tensor",
+    "torch._utils._rebuild_tensor_v3": "args=torch-tensor",
+    "torch._utils._rebuild_qtensor": "args=torch-tensor",
+    "torch.device": "args=constants",
+    "torch.serialization._get_layout": "args=constants",
+    "torch.storage._load_from_bytes": "args=torch-bytes",
+}
+"""Rules given by hand, by name; those below by the last part of the name."""
+RULES_BY_NAME = {
+    "_frombuffer": "args=buffer-array",
+    "_reconstruct": "args=reconstruct-array",
+    "newObj": "args=class-first",
+    "_ufunc_reconstruct": "args=ufunc",
+}
+ADDED = {
+    "builtins.set": "call args=items",
+    "collections.OrderedDict": "call build items",
+    "joblib.numpy_pickle.NDArrayWrapper": "new build",
+    "joblib.numpy_pickle.ZNDArrayWrapper": "new build",
+    "joblib.numpy_pickle_compat.NDArrayWrapper": "new build",
+    "joblib.numpy_pickle_compat.ZNDArrayWrapper": "new build",
+    "numpy.core._ufunc_reconstruct": "call args=ufunc",
+    "numpy._core._ufunc_reconstruct": "call args=ufunc",
+    "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper": "new build",
+    "zoneinfo.ZoneInfo._unpickle": "call args=constants",
+    **{f"scipy.sparse.{kind}.{kind}_matrix": "new build" for kind in ("csr", "csc", "coo", "lil", "bsr", "dia")},
+}
+"""Names that older versions write, or that reach a pickle only through another callable."""
+FRAMEWORK = {"_loss": "sklearn", "pytz": "pandas"}
+"""Packages whose names stand in the list of another."""
+TITLES = {"sklearn": "scikit-learn", "stdlib": "python"}
+
+
+def with_rules(module, name, use):
+    """The uses of a name together with the rule it was given."""
+    rule = RULES.get(f"{module}.{name}") or RULES_BY_NAME.get(name, "")
+    if name.startswith("__pyx_unpickle_"):
+        rule = "args=class-first"
+    if (
+        module == "scipy.stats._continuous_distns"
+        or module == "scipy.stats._discrete_distns"
+        or name in ("rv_continuous", "rv_discrete")
+    ):
+        rule = "state=scipy-distribution" if "build" in use else rule
+    return f"{use} {rule}".strip() if "call" in use or rule.startswith("state") else use
+
+
+def grouped(names):
+    """Names by framework and module."""
+    frameworks = defaultdict(lambda: defaultdict(dict))
+    for (module, name), use in sorted(names.items()):
+        package = module.partition(".")[0]
+        framework = FRAMEWORK.get(package, package)
+        framework = framework if framework in (*SOURCES, "joblib") else "stdlib"
+        frameworks[framework][module][name] = with_rules(module, name, use)
+    for dotted, use in ADDED.items():
+        module, name = dotted.split(".", 1) if dotted.startswith("zoneinfo") else dotted.rsplit(".", 1)
+        framework = module.partition(".")[0]
+        frameworks[framework if framework in (*SOURCES, "joblib") else "stdlib"][module].setdefault(name, use)
+    return frameworks
+
+
+def write_lists(target, folders):
+    """Write one file per framework."""
+    versions = defaultdict(set)
+    for path in {v for folder in folders for v in folder.rglob("versions.json")}:
+        for name, version in json.loads(path.read_text()).items():
+            versions[name].add(version)
+    for framework, modules in grouped(derive(folders)).items():
+        package = "python" if framework == "stdlib" else framework
+        document = {
+            "schema": 1,
+            "framework": TITLES.get(framework, framework),
+            "versions": {TITLES.get(package, package): ", ".join(sorted(versions[package]))},
+            "names": {module: dict(sorted(names.items())) for module, names in sorted(modules.items())},
+        }
+        (target / f"{framework}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def main():
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("emit", "derive"))
+    parser.add_argument("target", type=Path, help="folder to write to")
+    parser.add_argument("source", nargs="*", type=Path, help="for derive: folders that emit wrote")
+    options = parser.parse_args()
+    if options.what == "emit":
+        emit(options.target)
+    else:
+        write_lists(options.target, options.source)
+
+
+if __name__ == "__main__":
+    main()
