@@ -60,10 +60,8 @@ def check_table() -> str:
 
 def statements() -> str:
     """Predicate types with their fields."""
-    parts = [
-        "# Statements\n\nEach statement is an in-toto Statement v1 in a DSSE envelope. Schemas lie in "
-        "`docs/reference/schemas`. Unknown fields are ignored, unknown types are kept.\n"
-    ]
+    intro = "Each statement is an in-toto Statement v1 in a DSSE envelope. Schemas lie in `docs/reference/schemas`."
+    parts = [f"# Statements\n\n{intro} Unknown fields are ignored, unknown types are kept.\n"]
     for kind, struct in predicates.KNOWN.items():
         name = predicates.short_name(kind)
         schema = statement_schema(kind)["$defs"][struct.__name__]

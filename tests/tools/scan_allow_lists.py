@@ -574,7 +574,7 @@ def derive(folders):
         meter = Meter(Limits())
         pos = 0
         while pos < len(data):
-            judge = Recorder(data, load_policy(), torch=True)
+            judge = Recorder(data, load_policy(), Limits(), torch=True)
             walk_nested = lambda at: Machine(data, judge, meter, STEPS).run(at)  # noqa: B023, E731
             machine = Machine(data, judge, meter, STEPS, ArrayReader(walk_nested))
             pos = machine.run(pos)

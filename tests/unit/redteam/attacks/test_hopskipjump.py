@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import numpy as np
@@ -190,6 +191,15 @@ def test_a_model_that_cannot_be_fooled_is_left_with_the_rows_as_they_are():
     Engine(Victim(answer=lambda asked: np.zeros(len(asked)), features=4)).drive([run])
     assert np.array_equal(run.candidates, task.rows)
     assert run.ledger.spent.max() <= 100
+
+
+def test_an_adversary_who_owns_no_row_starts_from_random_ones():
+    arena = cancer()
+    task = dataclasses.replace(arena.task(300), starts=arena.starts[:0], start_labels=arena.start_labels[:0])
+    task = dataclasses.replace(task, space=space_around(arena.train[0]))
+    run = Run(HopSkipJump().search(task, np.random.default_rng(0)), budget=Budget(samples=40, per_sample=300))
+    Engine(Victim(arena.model)).drive([run])
+    assert (arena.model.predict(run.candidates) != task.labels).mean() > 0.9
 
 
 def test_rows_without_any_start_and_constant_features_are_no_reason_to_fail():

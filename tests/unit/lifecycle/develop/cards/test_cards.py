@@ -43,7 +43,11 @@ from fixtures.tables import Silent, part, real, system_of, write_csv
 
 REPORT = {
     "dataset": "dataset:train",
-    "profile": {"records": 398, "labels": {"benign": 250, "malignant": 148}},
+    "profile": {
+        "records": 398,
+        "labels": {"benign": 250, "malignant": 148},
+        "columns": {"radius": {"mean": 14.1}, "mean texture": {"mean": 19.3}},
+    },
     "measures": [
         {"name": "label-noise", "metrics": {"label_noise": {"value": 0.01, "low": 0.0, "high": 0.02, "n": 398}}},
         {"name": "entities"},
@@ -139,6 +143,7 @@ def test_numbers_on_a_data_card_come_from_the_report_and_name_it():
     report = context_for(system).report_of("data.quality", "dataset:train")
     assert facts["labels"] == {"benign": 250, "malignant": 148}
     assert facts["records"] == 398
+    assert facts["columns"] == ["radius", "mean texture"]
     assert facts["quality"] == {
         "check": "data.quality",
         "report": digest_bytes(report),
@@ -153,7 +158,7 @@ def test_without_a_report_about_these_bytes_the_numbers_are_missing(report):
     system = sound()
     context = Silent({("data.quality", "dataset:train"): report} if report is not None else {})
     card = DatasetCard().run(system, system.artefact("dataset:train"), context).predicate
-    assert card.missing == ("records", "labels", "quality")
+    assert card.missing == ("records", "labels", "columns", "quality")
     assert not card.complete
 
 

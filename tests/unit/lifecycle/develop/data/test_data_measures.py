@@ -330,3 +330,20 @@ def test_lists_of_records_are_bounded_and_say_how_many_more():
     assert str(listed).endswith("12 and 988 more")
     worst = measure.records([4, 9, 2], [0.5, -1, 0.5])
     assert (worst.listed, worst.scores) == ((10, 3, 5), (-1.0, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("groups", [["one"] * 60, ["a", "b"] * 30, [f"g{place % 30}" for place in range(60)]])
+def test_few_groups_do_not_stop_the_measures_that_split_the_data(groups):
+    exam = examined(table(PLAIN, HALVES, groups=groups, group="site"))
+    result = label_noise.measure(exam)
+    assert isinstance(result, Measure)
+    assert result.examined == 60
+    assert len(set(exam.blocks.tolist())) == (30 if len(set(groups)) == 30 else 60)
+    assert size.learning_curve(exam)["steps"][-1]["records"] == 48
+
+
+def test_a_class_that_is_one_record_copied_is_not_judged():
+    rows, labels = np.concatenate([PLAIN, np.ones((20, 4))]), np.append(HALVES, [2] * 20)
+    result = label_noise.measure(examined(table(rows, labels)))
+    assert result.details["classesLeftOut"] == ["2"]
+    assert size.learning_curve(examined(table(rows, labels))) is None
