@@ -57,12 +57,11 @@ class SklearnTargets:
                 f"{model.id} ({short(model.digest)}) has no clean scan and is not loaded",
                 remedy="scan it first: bartizan assure runs the scan before everything else.",
             )
-        part = system.dataset_part(system.model_part(model.name).trained_on)
-        columns = read_columns(system.artefact(f"dataset:{part.name}").path, part)
         process = Isolated(COMMAND, model.name, self._limits)
         try:
             facts = _load(process, Path(model.path), model.digest)
-            _check_names(Path(model.path), facts.names, columns)
+            if facts.names:
+                _check_names(system, model, facts.names)
             yield SklearnTarget(_Models(process, model.name), facts)
         finally:
             process.close()
@@ -212,11 +211,13 @@ def _chunks(file: BinaryIO, size: int, state: Any) -> Iterator[memoryview]:
         yield memoryview(chunk)
 
 
-def _check_names(path: Path, names: tuple[str, ...], columns: tuple[str, ...]) -> None:
+def _check_names(system: System, model: Artefact, names: tuple[str, ...]) -> None:
     """A model that was fitted to named columns must be given these, in that order."""
-    for ours, theirs in zip_longest(names, columns, fillvalue="nothing") if names else ():
+    part = system.dataset_part(system.model_part(model.name).trained_on)
+    columns = read_columns(system.artefact(f"dataset:{part.name}").path, part)
+    for ours, theirs in zip_longest(names, columns, fillvalue="nothing"):
         if ours != theirs:
             raise ArtefactError(
-                f"{path.name} was fitted to a column {ours!r} where the declared training data has {theirs!r}",
+                f"{model.id} was fitted to a column {ours!r} where dataset {part.name!r} has {theirs!r}",
                 remedy="declare the dataset that the model was trained on, with its columns in the same order.",
             )

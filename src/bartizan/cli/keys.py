@@ -17,7 +17,13 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--algorithm", type=click.Choice(["ecdsa-p256", "ed25519"]), default="ecdsa-p256", show_default=True, help="Kind of key.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(["ecdsa-p256", "ed25519"]),
+    default="ecdsa-p256",
+    show_default=True,
+    help="Kind of key.",
+)
 @click.option("--unencrypted", is_flag=True, help="Write the private key without a passphrase (mode 0600).")
 @as_json
 @click.pass_context

@@ -86,7 +86,9 @@ def update(ctx: click.Context, document: Path) -> None:
 
 @trust.command()
 @click.argument("document", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Envelope to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Envelope to write."
+)
 @click.option(
     "--with", "other", type=click.Path(path_type=Path, dir_okay=False), help="Envelope with earlier signatures."
 )

@@ -62,10 +62,16 @@ def _in_order(checks: Mapping[str, Check]) -> list[Check]:
 
 
 def current_digests(system: System, jobs: Iterable[Job]) -> dict[str, Digest]:
-    """Every digest in play, by name: what a statement must agree with to be current."""
+    """Every digest in play, by name: what a statement must agree with to be current.
+
+    Raises:
+        WorkError: two jobs mean different things by one name, so one of them could never be current.
+    """
     current = {artefact.id: artefact.digest for artefact in system.artefacts}
     for job in jobs:
-        current |= job.inputs
+        for name, digest in job.inputs.items():
+            if current.setdefault(name, digest) != digest:
+                raise WorkError(f"{job.key}: the input {name} means something else elsewhere", remedy="name it apart.")
     return current
 
 

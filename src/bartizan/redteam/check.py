@@ -94,7 +94,7 @@ class AttackCheck:
             subject.id: subject.digest,
             f"dataset:{training.name}": system.artefact(f"dataset:{training.name}").digest,
             f"dataset:{evaluation.name}": system.artefact(f"dataset:{evaluation.name}").digest,
-            f"settings:{self.name}": settings_digest(settings, said),
+            f"settings:{self.name}:{subject.name}": settings_digest(settings, said),
         }
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:

@@ -56,6 +56,8 @@ class Witness:
         places = fooled[closer]
         possible = self._task.space.possible(query.rows[places], self._task.rows[query.sample[places]])
         places, change = places[possible], change[possible]
+        if not places.size:
+            return
         for mark, closest in self.by_budget.items():
             in_time = ordinal[places] <= mark
             paid = places[in_time]

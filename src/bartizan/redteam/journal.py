@@ -25,10 +25,10 @@ class Journal(Protocol):
     """Whether anything is kept at all; when not, no digest needs to be computed."""
 
     def recall(self, question: bytes) -> Answer | None:
-        """The answer that was recorded at this place; None when the log ends here.
+        """The answer that was recorded at this place.
 
-        Raises:
-            WorkError: the call recorded here asked something else.
+        None when the log ends here, or when it goes on with another question: whatever comes then
+        is of no use and is dropped.
         """
 
     def record(self, question: bytes, answer: Answer) -> None:

@@ -75,16 +75,11 @@ class FileJournal:
         """See ``Journal.recall``."""
         if not self._replaying:
             return None
-        record = self._read()
-        if record is None:
-            self._replaying = False
+        before, record = self._place, self._read()
+        if record is None or record[:_DIGEST] != question:
+            self._replaying, self._place = False, before
             os.ftruncate(self._descriptor, self._place)
             return None
-        if record[:_DIGEST] != question:
-            raise WorkError(
-                f"the journal {self._path.name} answers another question than was asked",
-                remedy=f"delete {self._path} and run the command again.",
-            )
         return _decode(record[_DIGEST:])
 
     def record(self, question: bytes, answer: Answer) -> None:

@@ -89,13 +89,11 @@ class Ledger:
 
 def ordinals(sample: NDArray[np.int64]) -> NDArray[np.int64]:
     """``(batch,)``: for each entry, how often its value has occurred up to and including it."""
-    in_order = bool((sample[1:] >= sample[:-1]).all())
-    order = None if in_order else np.argsort(sample, kind="stable")
-    ordered = sample if order is None else sample[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    counted = np.arange(1, ordered.size + 1) - np.repeat(starts, np.diff(starts, append=ordered.size))
-    if order is None:
+    if (sample[1:] < sample[:-1]).any():
+        order = np.argsort(sample, kind="stable")
+        counted = np.empty_like(sample)
+        counted[order] = ordinals(sample[order])
         return counted
-    ordinals = np.empty_like(counted)
-    ordinals[order] = counted
-    return ordinals
+    starts = np.r_[0, np.flatnonzero(sample[1:] != sample[:-1]) + 1, sample.size]
+    since: NDArray[np.int64] = np.arange(1, sample.size + 1) - np.repeat(starts[:-1], np.diff(starts))
+    return since

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import ArtefactError, InputError, WorkError
 from bartizan.core.finding import Finding, Severity
+from bartizan.core.system import ModelPart
 from bartizan.redteam import learners, statistics
 from bartizan.redteam.attack import VICTIM, Attack, Fit, Request, Search
 from bartizan.redteam.engine import Run
@@ -56,6 +57,7 @@ class Game:
 
     attack: Attack
     members: Truth
+    model: ModelPart
 
 
 class Privacy:
@@ -91,7 +93,7 @@ class Privacy:
         return Case(
             task=task,
             budget=Budget(samples=len(table), per_sample=1, fits=shadows),
-            truth=Game(attack, members),
+            truth=Game(attack, members, material.model),
             knowledge="holds the records in question with their classes, and can train models of the same kind on them",
             settings={
                 "members": int(members.sum()),
@@ -126,7 +128,7 @@ class Privacy:
                 "fpr_resolution": _resolution(int((~game.members).sum())),
                 "pipeline_fpr_resolution": _resolution(len(case.task.rows) // 2 * len(case.task.shadows)),
             },
-            findings=(*_leak(game.attack, metrics), *_told_apart_blindly(blind)),
+            findings=(*_leak(game.model, metrics), *_told_apart_blindly(game.model, blind)),
         )
 
 
@@ -349,7 +351,7 @@ def _share(estimate: Estimate) -> str:
     return f"{estimate.value:.1%} ({estimate.interval.low:.1%} to {estimate.interval.high:.1%})"
 
 
-def _leak(attack: Attack, metrics: Mapping[str, Estimate]) -> tuple[Finding, ...]:
+def _leak(model: ModelPart, metrics: Mapping[str, Estimate]) -> tuple[Finding, ...]:
     """A finding when the training procedure surely gives members away."""
     found = metrics["pipeline_tpr_at_1_percent_fpr"]
     severity = next((level for least, level in SEVERITIES if found.interval.low >= least), None)
@@ -357,29 +359,28 @@ def _leak(attack: Attack, metrics: Mapping[str, Estimate]) -> tuple[Finding, ...
         return ()
     return (
         Finding(
-            rule="membership/leak",
+            rule="redteam/membership",
             severity=severity,
             title=f"{found.value:.0%} of training records can be recognised at 1 % false alarms",
-            where=attack.name,
+            where=model.name,
             detail=f"At least {found.interval.low:.1%} at 95 % confidence, over {found.n} models trained alike. "
             "Whoever holds a person's record can learn that it was in the training data.",
             remedy="regularise or simplify the model, answer with labels or rounded scores, "
             "or train with differential privacy; then run this attack again.",
-            techniques=(attack.technique, *attack.atlas),
         ),
     )
 
 
-def _told_apart_blindly(blind: Estimate) -> tuple[Finding, ...]:
+def _told_apart_blindly(model: ModelPart, blind: Estimate) -> tuple[Finding, ...]:
     """A note when the two sets differ so much that the first game measures that as well."""
     if blind.interval.low <= 0.5:  # noqa: PLR2004 - chance
         return ()
     return (
         Finding(
-            rule="membership/sets-differ",
+            rule="redteam/sets-differ",
             severity=Severity.NOTE,
             title="training and evaluation records can be told apart without the model",
-            where="training and evaluation data",
+            where=f"{model.trained_on}, {model.evaluated_on}",
             detail=f"AUC {blind.value:.3f} from the records alone, so the figures for this very model also measure "
             "how the two sets differ. The pipeline figures do not: there the records were handed out at random.",
             remedy="rely on the pipeline figures, or split the data at random.",

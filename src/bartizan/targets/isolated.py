@@ -24,7 +24,7 @@ from bartizan.core.errors import SandboxError
 MAX_HEADER = 1 << 20
 MAX_WORDS = 500
 """Characters of an error message that are taken over."""
-LAST_WORDS_SECONDS = 2.0
+LAST_WORDS_SECONDS = 1.0
 """Time in which a process whose socket is closed has to be dead."""
 SEND_BUFFER = 1 << 20
 ENVIRONMENT = {

@@ -94,17 +94,19 @@ def read_table(
 
 
 def read_columns(path: str | Path, part: DatasetPart) -> tuple[str, ...]:
-    """Names of the features of a declared dataset, in their order.
+    """Names of the features of a declared dataset, in their order, without reading further than needed.
 
     Raises:
         ArtefactError: see ``read_table``.
     """
     path = Path(path)
-    data = _bytes(path, None)
     if path.suffix == ".npz":
-        return _read_npz(path, data, part)[0]
-    with TextIOWrapper(data, encoding="utf-8-sig", newline="") as file:
-        _, header = next(_records(path, file), (1, []))
+        return read_table(path, part).columns
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            _, header = next(_records(path, file), (1, []))
+    except OSError as error:
+        raise ArtefactError(f"{path.name} cannot be read: {error.strerror or error}") from error
     return tuple(header[place] for place in _feature_places(path, part, header))
 
 

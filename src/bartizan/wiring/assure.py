@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -162,7 +163,7 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
         system=before.system,
         jobs=tuple(jobs),
         settled=_settled(answers),
-        services=CheckServices,
+        services=functools.partial(CheckServices, workspace.settings.path("journals")),
         reports=report,
         clean=lambda: frozenset(clean),
     )

@@ -34,6 +34,7 @@ SETTINGS = (
     Setting("keys", f"{STATE}/keys", "Folder of key files."),
     Setting("origin", "", "Name of the ledger in its checkpoints. Empty: bartizan.local/NAME-OF-FOLDER."),
     Setting("passphrase_file", "", "File whose first line unlocks key files; BARTIZAN_PASSPHRASE holds it directly."),
+    Setting("journals", f"{STATE}/journals", "Folder in which attacks keep what they asked, to go on after a kill."),
     Setting("report", "bartizan-report", "Folder that reports are written into."),
     Setting("workers", "0", "Processes that run checks; 0 takes one per core."),
 )

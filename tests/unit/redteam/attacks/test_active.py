@@ -42,7 +42,7 @@ def fidelity(game, curve="fidelity_by_queries"):
 
 @pytest.mark.parametrize("attack", BOTH)
 def test_the_copy_of_a_digit_classifier_gets_better_with_every_checkpoint(attack):
-    # Measured with scores: .79 .93 .99 1.0 at 25, 50, 100, 200 queries; with labels .70 .82 .90 .95.
+    # Measured with scores: .83 .98 1.0 1.0 at 25, 50, 100, 200 queries; with labels .70 .84 .87 .94.
     curve = fidelity(digits(attack))
     assert list(curve) == [25, 50, 100, 200]
     assert list(curve.values()) == sorted(curve.values())

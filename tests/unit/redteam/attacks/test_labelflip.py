@@ -20,7 +20,7 @@ from bartizan.redteam.poisoning import FITS_PER_RATE, Poisoning
 from fixtures.games import halves, material, play
 
 MODELS = {
-    "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
+    "linear": make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")),
     "neighbours": make_pipeline(StandardScaler(), KNeighborsClassifier()),
     "forest": RandomForestClassifier(12, random_state=0),
     "tree": DecisionTreeClassifier(random_state=0),

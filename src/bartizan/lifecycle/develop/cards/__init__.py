@@ -5,6 +5,7 @@ read by gates, and rendered for people. ``fields`` says of each fact what it is 
 """
 
 from bartizan.lifecycle.develop.cards.checks import DatasetCard, ModelCard, require_complete
+from bartizan.lifecycle.develop.cards.export import croissant, hugging_face_card
 from bartizan.lifecycle.develop.cards.fields import FIELDS, Field
 from bartizan.lifecycle.develop.cards.inventory import Asset, inventory, inventory_csv
 from bartizan.lifecycle.develop.cards.public import public_view, verifies
@@ -19,6 +20,8 @@ __all__ = [
     "Field",
     "ModelCard",
     "compare",
+    "croissant",
+    "hugging_face_card",
     "inventory",
     "inventory_csv",
     "public_view",

@@ -207,6 +207,7 @@ def _missing_findings(subject: Artefact, missing: Sequence[str]) -> list[Finding
 REMEDIES = {
     "impactOfLoss": "name it as `asset` of a [[component]] that has an `impact`, or whose flows lead to one that has.",
     "records": f"let the check {QUALITY} run on it.",
+    "columns": f"let the check {QUALITY} run on it.",
     "labels": f"let the check {QUALITY} run on it.",
     "quality": f"let the check {QUALITY} run on it.",
 }
@@ -245,7 +246,7 @@ def _model_faults(system: System, subject: Artefact, facts: dict[str, Any]) -> I
             yield Finding(
                 rule="cards/retention-exceeds-data",
                 severity=Severity.MEDIUM,
-                title=f"{subject.id} is kept longer than dataset:{source.name}: {facts['retention']}, {source.retention}",
+                title=f"{subject.id} is kept {facts['retention']}, dataset:{source.name} only {source.retention}",
                 where=f"{subject.id}!/retention",
                 detail="A model remembers part of its data, so it has to go when they go.",
                 remedy="shorten the retention of the model, or show that it gives nothing of the data away.",

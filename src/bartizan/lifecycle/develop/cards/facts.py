@@ -84,6 +84,7 @@ def _measured(quality: Quality | None, report: str) -> dict[str, Any]:
     return {
         "records": quality.profile["records"],
         "labels": quality.profile["labels"],
+        "columns": list(quality.profile.get("columns", ())),
         "quality": {
             "check": "data.quality",
             "report": report,

@@ -85,6 +85,7 @@ FIELDS: tuple[Field, ...] = (
     Field(name="lifespan", title="Lifespan", on=MODEL, public=True, used="gate: a release ends with it; due list"),
     Field(name="records", title="Records", on=DATASET, used="gate: size rules"),
     Field(name="labels", title="Label counts", on=DATASET, used="gate: balance; report: comparison of versions"),
+    Field(name="columns", title="Columns", on=DATASET, used="report: how to read the file; Croissant export"),
     Field(name="quality", title="Measured quality", on=DATASET, used="gate: bounds on the metrics; names the report"),
     Field(
         name="expected", title="Expected performance", on=MODEL, used="gate: least metrics; report: plan for failure"

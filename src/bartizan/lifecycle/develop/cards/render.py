@@ -13,7 +13,7 @@ from bartizan.core.predicates import Card
 from bartizan.lifecycle.develop.cards.fields import FIELDS, Field
 
 NOTHING = "none declared"
-EMPTY = ("", [], {}, None)
+EMPTY: tuple[Any, ...] = ("", [], {}, None)
 """Parts of a compound fact that are not worth a word."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 

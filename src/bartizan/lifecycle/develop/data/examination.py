@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.lifecycle.develop.data.encoding import Encoder, fit_encoder
+from bartizan.lifecycle.develop.data.learners import FOLDS
 from bartizan.lifecycle.develop.data.neighbours import Neighbours, nearest
 from bartizan.lifecycle.develop.data.reading import ABSENT, Sample
 from bartizan.targets.protocol import Labels, Rows
@@ -22,6 +23,10 @@ REFERENCES = 8_000
 """Records among which neighbours are looked for; of a larger set a seeded sample is taken."""
 NEIGHBOURS = 50
 REACH = 20.0
+FEWEST_GROUPS = 2 * FOLDS
+"""Groups that each class must occur in for groups to be kept whole."""
+JUDGED_RECORDS = 2 * FOLDS
+"""Records that a class needs to be judged."""
 MOSTLY_EMPTY = 0.5
 """Records with a larger share of gaps have no place among the others."""
 
@@ -85,10 +90,24 @@ class Examination:
 
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
-        """``(chosen,)``: records that must stay on one side of a split; the declared group, or else copies."""
+        """``(chosen,)``: records that must stay on one side of a split.
+
+        These are the declared groups, unless some class occurs in too few of them to be on both
+        sides; then copies of one another.
+        """
         if self.sample.groups:
-            return np.unique(self.sample.groups, return_inverse=True)[1][self.chosen].astype(np.int64)
+            groups = np.unique(self.sample.groups, return_inverse=True)[1][self.chosen].astype(np.int64)
+            spread = blocks_by_class(groups, self.labels, self.sample.classes)
+            if spread[np.unique(self.labels)].min(initial=FEWEST_GROUPS) >= FEWEST_GROUPS:
+                return groups
         return self.copies[self.chosen]
+
+    @cached_property
+    def judged(self) -> NDArray[np.int64]:
+        """Classes with enough records, in enough blocks, to be learnt and judged by cross-validation."""
+        counts = np.bincount(self.labels, minlength=self.sample.classes)
+        spread = blocks_by_class(self.blocks, self.labels, self.sample.classes)
+        return np.flatnonzero((counts >= JUDGED_RECORDS) & (spread >= FOLDS))
 
     @cached_property
     def references(self) -> NDArray[np.int64]:
@@ -105,6 +124,11 @@ class Examination:
         own[self.references] = np.arange(len(self.references))
         found = nearest(self.near_points[self.references], self.near_points, NEIGHBOURS, own=own)
         return Neighbours(self.references[found.places], found.distances)
+
+
+def blocks_by_class(blocks: NDArray[np.int64], labels: Labels, classes: int) -> NDArray[np.int64]:
+    """``(classes,)``: in how many blocks each class is found."""
+    return np.bincount(np.unique(np.stack([blocks, labels]), axis=1)[1], minlength=classes)
 
 
 def copy_numbers(*tables: Rows) -> NDArray[np.int64]:

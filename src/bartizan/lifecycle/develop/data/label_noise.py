@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import Metric
-from bartizan.lifecycle.develop.data.examination import Examination
+from bartizan.lifecycle.develop.data.examination import JUDGED_RECORDS, Examination
 from bartizan.lifecycle.develop.data.learners import FOLDS, out_of_fold
 from bartizan.lifecycle.develop.data.measure import Measure, NotMeasured, count, finding, records
 from bartizan.redteam.statistics import Interval, expanded_tail, metric, wilson
 from bartizan.targets.protocol import Labels, Scores
 
-LEAST_PER_CLASS = 2 * FOLDS
-"""Records that a class needs to be judged."""
 RESAMPLES = 400
 LEAST_RESAMPLES = 100
 RESAMPLED_SCORES = 100_000_000
@@ -35,11 +33,10 @@ NOTED, SERIOUS = 0.01, 0.05
 
 def measure(exam: Examination) -> Measure | NotMeasured:
     """Estimated share of wrong labels with a bootstrap interval, and the most suspicious records."""
-    counts = np.bincount(exam.labels, minlength=exam.sample.classes)
-    judged = np.flatnonzero(counts >= LEAST_PER_CLASS)
+    judged = exam.judged
     if len(judged) <= 1 or not exam.encoder.dimensions:
         return NotMeasured(
-            name="label-noise", reason=f"needs two classes with {LEAST_PER_CLASS} records each and a column that varies"
+            name="label-noise", reason=f"needs two classes with {JUDGED_RECORDS} records each and a column that varies"
         )
     inside = np.flatnonzero(np.isin(exam.labels, judged))
     labels = np.searchsorted(judged, exam.labels[inside])
@@ -65,7 +62,7 @@ def measure(exam: Examination) -> Measure | NotMeasured:
         details={
             "sampled": exam.sampled,
             "outOfFoldAccuracy": round(float((scores.argmax(axis=1) == labels).mean()), 4),
-            "classesLeftOut": [exam.sample.label_values[place] for place in np.flatnonzero(counts < LEAST_PER_CLASS)],
+            "classesLeftOut": [name for place, name in enumerate(exam.sample.label_values) if place not in judged],
         },
         findings=_findings(exam, noise, suspects, margin[worst]),
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 
+ZLIB = 0x78
 SAFETENSORS_HEADER = 100_000_000
 """Longest header that the safetensors library reads."""
 
@@ -24,7 +25,7 @@ _EXAMINED = (
     Magic("zip", 0, b"PK\x05\x06"),
     Magic("npy", 0, b"\x93NUMPY"),
     Magic("gzip", 0, b"\x1f\x8b\x08"),
-    Magic("bzip2", 0, b"BZh"),
+    *(Magic("bzip2", 0, b"BZh%d" % level + start) for level in range(1, 10) for start in (b"1AY&SY", b"\x17rE8P\x90")),
     Magic("xz", 0, b"\xfd7zXZ\x00"),
     Magic("lzma", 0, b"\x5d\x00\x00"),
     Magic("zfile", 0, b"ZF0x"),
@@ -92,9 +93,12 @@ def _is_safetensors(data: Buffer) -> bool:
 
 
 def _is_zlib(data: Buffer) -> bool:
-    """A zlib header: deflate with a window up to 32 KiB, check bits right, no preset dictionary (RFC 1950)."""
+    """A zlib header: a window of 32 KiB, check bits right, no preset dictionary (RFC 1950).
+
+    Smaller windows are legal, never written, and would take ``(S``, the beginning of a pickle, for a header.
+    """
     first, second = bytes(data[:2]) if len(data) > 1 else (0, 0)
-    return first & 0x0F == 8 and first >> 4 <= 7 and (first << 8 | second) % 31 == 0 and not second & 0x20  # noqa: PLR2004
+    return first == ZLIB and (first << 8 | second) % 31 == 0 and not second & 0x20
 
 
 def promises_other(name: str, kind: str) -> bool:

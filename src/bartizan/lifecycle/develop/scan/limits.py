@@ -18,13 +18,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stack: int = 2_000_000
     """Symbols that one pickle may hold on its stack."""
     nodes: int = 1_000_000
-    """Containers and calls that one pickle may build."""
+    """Containers, imports and calls that one pickle may make."""
+    reading: int = 20_000_000
+    """Items and characters that may be read back from one pickle to judge arguments and states."""
     nesting: int = 8
     """Containers inside containers: a zip in a gzip in a zip."""
     members: int = 100_000
     """Files of a folder, entries of an archive."""
     folder_depth: int = 64
-    expanded: int = 16 * GIB
+    expanded: int = 8 * GIB
     """Bytes that all compressed parts together may unpack to."""
     ratio: int = 250
     """Unpacked to packed size from which a stream counts as a bomb, once past ``ratio_from`` bytes."""
@@ -37,6 +39,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Findings kept for one part; the rest are counted."""
 
 
+class LimitError(Exception):
+    """A bound of the scan is reached; the text says which."""
+
+
 class Meter:
     """What is left to spend in one scan."""
 
@@ -47,4 +53,4 @@ class Meter:
         self.members = limits.members
 
 
-__all__ = ["GIB", "MIB", "Limits", "Meter"]
+__all__ = ["GIB", "MIB", "LimitError", "Limits", "Meter"]

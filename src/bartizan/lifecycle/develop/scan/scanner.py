@@ -21,6 +21,7 @@ from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
 from bartizan.lifecycle.develop.scan.numpy import examine_npy
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle, examine_pickle
+from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
 from bartizan.lifecycle.develop.scan.safetensors import examine_safetensors
 from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, printable, read_file
 from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
@@ -63,7 +64,7 @@ class Scan:
             return examine_compressed(source, kind, self.meter, self.examine)
         if kind in _EXAMINERS:
             return _EXAMINERS[kind](source, self.meter, self.examine)
-        if kind == "maybe-pickle":
+        if source.data[0] in VALID:
             report = examine_maybe_pickle(source, self.meter, self.examine)
             if report is not None:
                 return report

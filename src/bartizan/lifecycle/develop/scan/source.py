@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from bartizan.core.digest import Digest
 from bartizan.core.errors import ArtefactError
@@ -174,19 +174,32 @@ class Spool:
 
     def __init__(self, limit: int) -> None:
         self.size = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=limit)  # noqa: SIM115 -- closed by ``finish``
         self._limit = limit
+        self._parts: list[bytes] = []
+        self._file: BinaryIO | None = None
 
     def write(self, part: bytes) -> None:
         """Add bytes."""
         self.size += len(part)
-        self._file.write(part)
+        if self._file is None and self.size > self._limit:
+            self._file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 -- closed by ``finish`` or ``discard``
+            self._file.writelines(self._parts)
+            self._parts.clear()
+        if self._file is None:
+            self._parts.append(part)
+        else:
+            self._file.write(part)
 
     def finish(self) -> Buffer:
-        """Everything that was written."""
+        """Everything that was written; nothing can be added any more."""
+        if self._file is None:
+            return b"".join(self._parts)
         with self._file as file:
             file.flush()
-            if self.size <= self._limit:
-                file.seek(0)
-                return file.read()
             return _map(file.fileno())
+
+    def discard(self) -> None:
+        """Give everything up."""
+        self._parts.clear()
+        if self._file is not None:
+            self._file.close()

@@ -29,6 +29,10 @@ the change found on random forests is up to 45 % smaller, and on smooth models t
 STARTS_AT_ONCE = 4
 MAX_STARTS = 48
 """Own rows that are tried at most as a place to come from."""
+MAX_RANDOM_STARTS = 16
+"""Random rows that are tried at most when no own row fools the victim."""
+LEAN = 8.0
+"""Greatest exponent of a uniform number in such a row: features are often skewed, their middle is on one side."""
 CUTS = 3
 """Rows between two ends that are asked at once when a boundary is narrowed down."""
 STEPS = 4
@@ -80,7 +84,7 @@ class _Walk:
         self.closest = Closest(task, norm)
         self.left: Samples = np.full(len(task.rows), task.budget)
         self.here: Rows = task.rows.copy()
-        """Where each sample stands: a row that fooled the victim, at the boundary."""
+        """Where each sample stands: the closest row, or one farther off after a jump."""
         self.live: Samples = np.arange(len(task.rows))
         """Samples that still walk: something fooled the victim, it is no zero change, and queries are left."""
         self.round = 0
@@ -103,20 +107,37 @@ class _Walk:
         yield from self.ask(self.live, self.task.rows)
         order = self._starts_in_order()
         for tried in range(0, min(order.shape[1], MAX_STARTS), STARTS_AT_ONCE):
-            lost = np.flatnonzero(np.isinf(self.closest.change) & (self.left > 0))
-            some = order[lost, tried : tried + STARTS_AT_ONCE]
-            sample = np.repeat(lost, some.shape[1])
-            rows = self.space.project(self.task.starts[some.ravel()], self.task.rows[sample])
-            fooled = yield from self.ask(sample, rows)
-            yield from self.approach(sample[fooled], rows[fooled])
+            lost = self._lost()
+            yield from self._come_from(lost, self.task.starts[order[lost, tried : tried + STARTS_AT_ONCE]])
+        for _ in range(0, MAX_RANDOM_STARTS, STARTS_AT_ONCE):
+            lost = self._lost()
+            yield from self._come_from(lost, self._random_starts(len(lost)))
         self._settle()
+
+    def _lost(self) -> Samples:
+        """Samples for which nothing has fooled the victim so far."""
+        return np.flatnonzero(np.isinf(self.closest.change) & (self.left > 0))
+
+    def _random_starts(self, lost: int) -> Rows:
+        """``(lost, starts, features)``: anywhere in the ranges, some rows near their low ends, some near the high."""
+        shape = (lost, STARTS_AT_ONCE, len(self.space.columns))
+        lean = LEAN ** self.rng.uniform(-1, 1, (lost, STARTS_AT_ONCE, 1))
+        starts: Rows = self.space.low + (self.space.high - self.space.low) * self.rng.random(shape) ** lean
+        return starts
+
+    def _come_from(self, lost: Samples, starts: Rows) -> Generator[Query, Labels, None]:
+        """Try ``starts`` ``(lost, starts, features)``, and approach from those that fool the victim."""
+        sample = np.repeat(lost, starts.shape[1])
+        rows = self.space.project(starts.reshape(-1, len(self.space.columns)), self.task.rows[sample])
+        fooled = yield from self.ask(sample, rows)
+        yield from self.approach(sample[fooled], rows[fooled])
 
     def hop(self) -> Generator[Query, Labels, None]:
         """Estimate the normal of the boundary, jump off along it, and approach the boundary again."""
         self.round += 1
         direction = yield from self._direction()
         yield from self._jump(direction)
-        self.here[self.live] = yield from self.approach(self.live, self.here[self.live])
+        yield from self.approach(self.live, self.here[self.live])
         self._settle()
 
     def _settle(self) -> None:
@@ -136,7 +157,7 @@ class _Walk:
             order[place] = near[np.argsort(turn, kind="stable")]
         return order
 
-    def approach(self, sample: Samples, far: Rows) -> Generator[Query, Labels, Rows]:
+    def approach(self, sample: Samples, far: Rows) -> Generator[Query, Labels, None]:
         """Narrow down where the way from ``far`` back to its sample meets the boundary."""
         origin = self.task.rows[sample]
         reach = self.space.change(far, origin, self.norm)
@@ -150,7 +171,6 @@ class _Walk:
             # The end at ``high`` is known to fool the victim, so there is always a first mark that does.
             first = np.c_[fooled.reshape(-1, CUTS), np.ones(len(wide))].argmax(axis=1)
             low[wide], high[wide] = marks[np.arange(len(wide)), first], marks[np.arange(len(wide)), first + 1]
-        return self._between(origin, far, high, reach)
 
     def _between(self, origin: Rows, far: Rows, at: Sizes, reach: Sizes) -> Rows:
         """Rows at distance ``at`` on the way from ``origin`` to ``far``, which lies ``reach`` away."""

@@ -45,7 +45,7 @@ class Square:
     atlas: tuple[str, ...] = ("AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
-    references: tuple[str, ...] = ("Andriushchenko, Croce, Flammarion, Hein: Square Attack. ECCV 2020, arXiv:1912.00049",)
+    references: tuple[str, ...] = ("Andriushchenko et al.: Square Attack. ECCV 2020, arXiv:1912.00049",)
 
     def search(self, task: EvasionTask, rng: np.random.Generator) -> Search:
         """See ``Attack.search``."""

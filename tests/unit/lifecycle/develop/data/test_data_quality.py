@@ -298,3 +298,11 @@ def test_an_incomplete_declaration_of_provenance_is_no_obstacle(tmp_path):
     outcome = outcome_of(system_of((path, part(provenance=nothing))))
     assert "data/undated" in {finding.rule for finding in outcome.findings}
     assert artefact(path).digest == json.loads(outcome.report.data)["digest"]
+
+
+def test_a_file_without_any_label_is_reported_not_refused(tmp_path):
+    path = write_csv(tmp_path / "train.csv", np.arange(90.0).reshape(30, 3).tolist(), [""] * 30)
+    outcome = outcome_of(system_of((path, part(group="site"))))
+    report = json.loads(outcome.report.data)
+    assert {missing["name"] for missing in report["notMeasured"]} >= {"balance", "label-noise", "triggers"}
+    assert "data/missing-labels" in {finding.rule for finding in outcome.findings}

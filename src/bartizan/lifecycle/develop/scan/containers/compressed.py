@@ -18,6 +18,9 @@ from bartizan.lifecycle.develop.scan.verdict import Report
 
 LZMA_MEMORY = 128 << 20
 """Memory that an lzma stream may ask for; presets up to 9 need 65 MiB."""
+FIRST_STEP = 1 << 10
+"""Bytes first fed to a stream: there may be very many short ones in a row."""
+MOST_STREAMS = 100_000
 ZFILE_HEADER = 21
 """``ZF`` and the length as hexadecimal text, padded to 19 characters."""
 
@@ -98,6 +101,9 @@ def unpack(data: Buffer, kind: str, meter: Meter, *, several: bool = True) -> Un
     while result.used < len(data):
         try:
             used = _one_stream(data, result.used, kind, meter, result)
+        except BombError:
+            result.spool.discard()
+            raise
         except FAILURES as error:
             if not result.streams:
                 result.failure = str(error) or type(error).__name__
@@ -107,7 +113,7 @@ def unpack(data: Buffer, kind: str, meter: Meter, *, several: bool = True) -> Un
             return result
         result.streams += 1
         result.used += used
-        if not several:
+        if not several or result.streams >= MOST_STREAMS:
             break
     return result
 
@@ -116,13 +122,15 @@ def _one_stream(data: Buffer, start: int, kind: str, meter: Meter, result: Unpac
     """Unpack the stream at ``start``; returns how many compressed bytes it has, or -1 when it is cut off."""
     machine = MAKERS[kind]()
     at = start
+    step = FIRST_STEP
     while not machine.eof:
         part = b""
         if machine.needs_input:
             if at >= len(data):
                 return -1
-            part = bytes(data[at : at + CHUNK])
+            part = bytes(data[at : at + step])
             at += len(part)
+            step = min(2 * step, CHUNK)
         out = machine.decompress(part, CHUNK)
         meter.expanded -= len(out)
         result.spool.write(out)

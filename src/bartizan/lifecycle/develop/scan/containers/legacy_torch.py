@@ -65,9 +65,8 @@ def _texts(data: Buffer, start: int, end: int) -> list[str]:
     texts = []
     while start < end:
         opcode = data[start]
-        text = constants.text(data, start)
-        if text is not None:
-            texts.append(text)
+        if opcode in op.TEXT:
+            texts.append(constants.text(data, start))
         if opcode in op.COUNTED:
             start = constants.counted_span(data, start)[1]
         elif opcode in op.LINES:

@@ -63,7 +63,7 @@ class ZipExaminer:
 
     def _examine_all(self, entries: list[zd.Entry]) -> None:
         self._judge_names(entries)
-        members = [member for entry in entries if (member := self._locate(entry))]
+        members = self._separate([member for entry in entries if (member := self._locate(entry))])
         torch = TorchArchive.of([member.entry.name for member in members])
         if torch is None:
             self.draft.members += [report for member in members if (report := self._examine_member(member))]
@@ -77,6 +77,20 @@ class ZipExaminer:
         self.draft.members += [report for member in rest if (report := self._examine_member(member, torch))]
         for key in torch.missing():
             self.draft.fire("torch/storage", f"storage {key!r} is not in the archive")
+
+    def _separate(self, members: list[Member]) -> list[Member]:
+        """The members whose bytes are their own: overlapping ones let a small archive unpack to anything."""
+        kept = []
+        at = 0
+        for member in sorted(members, key=lambda each: each.entry.offset):
+            if member.entry.offset < at:
+                shown = repr(member.entry.name[:80])
+                self.draft.fire("archive/bomb", f"member {shown} shares its bytes with another", member.entry.offset)
+                self.draft.miss(f"member {shown} was not unpacked")
+                continue
+            at = max(at, member.end)
+            kept.append(member)
+        return kept
 
     def _judge_names(self, entries: list[zd.Entry]) -> None:
         seen: set[str] = set()

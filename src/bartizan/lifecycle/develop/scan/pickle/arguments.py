@@ -178,7 +178,13 @@ def _storage_length(judge: Judge, storage: Symbol) -> int | None:
 
 def _torch_bytes(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
     """``torch.storage._load_from_bytes(bytes)`` is ``torch.load``: the bytes are examined like a file."""
-    held = judge.reader.bytes_of(args[0]) if len(args) == 1 else None
+    held = None
+    if len(args) == 1:
+        key = args[0] if args[0].__class__ is int else id(args[0])
+        if key in judge.loaded:
+            return None
+        judge.loaded.add(key)
+        held = judge.reader.bytes_of(args[0])
     if held is None:
         raise RefusedError("what it loads cannot be read")
     judge.nested.append((held, offset))

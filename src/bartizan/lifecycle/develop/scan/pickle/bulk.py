@@ -27,6 +27,10 @@ _NO_SPAN = (-1, -1)
 """Span of a group that took no part: 1 to 5 stand for MEMOIZE, 6 and 7 for FRAME."""
 
 
+RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.FRAME})
+"""Opcodes that a run can begin with."""
+
+
 class Run:
     """Plain items from ``start`` to ``end``, all between a MARK and the opcode that consumes them."""
 

@@ -60,16 +60,14 @@ def counted_span(data: Buffer, pos: int) -> tuple[int, int]:
     return start, start + count
 
 
-def check_line(data: Buffer, pos: int) -> int:
-    """Offset after the line constant at ``pos``, having read it as the unpickler would.
+def check_line(data: Buffer, pos: int, end: int) -> None:
+    """Check that the text up to ``end`` is a value of the opcode at ``pos``.
 
     Raises:
-        BrokenPickleError: the line is no such constant.
+        BrokenPickleError: it is not.
     """
-    end = line_end(data, pos + 1)
     if end - pos <= LONG_LINE or data[pos] not in op.TEXT:
         value_of_line(data[pos], bytes(data[pos + 1 : min(end, pos + LONG_LINE)]))
-    return end + 1
 
 
 def value_of_line(opcode: int, text: bytes) -> int | float | str:
@@ -105,10 +103,19 @@ def _quoted(text: bytes) -> str:
     return codecs.escape_decode(text[1:-1])[0].decode("latin-1")
 
 
-def text(data: Buffer, pos: object) -> str | None:
-    """The text that the constant at ``pos`` pushes, or None when it is no text."""
+def text_span(data: Buffer, pos: object) -> tuple[int, int] | None:
+    """Where the text lies that the constant at ``pos`` pushes, or None when it is no text."""
     if type(pos) is not int or data[pos] not in op.TEXT:
         return None
+    return (pos + 1, line_end(data, pos + 1)) if data[pos] in op.LINES else counted_span(data, pos)
+
+
+def text(data: Buffer, pos: int) -> str:
+    """The text that the text constant at ``pos`` pushes.
+
+    Raises:
+        BrokenPickleError: the unpickler would refuse it.
+    """
     opcode = data[pos]
     if opcode in op.LINES:
         return str(value_of_line(opcode, line(data, pos + 1)))
@@ -157,7 +164,7 @@ def show(data: Buffer, pos: int, width: int = 60) -> str:
     if opcode == op.BINFLOAT:
         return repr(struct.unpack_from(">d", data, pos + 1)[0])
     if opcode in op.LINES:
-        shown = repr(value_of_line(opcode, line(data, pos + 1)))
+        shown = repr(line(data, pos + 1)[: 4 * width].decode("latin-1"))
     elif opcode in op.COUNTED and opcode not in {op.LONG1, op.LONG4}:
         start, end = counted_span(data, pos)
         raw = bytes(data[start : min(end, start + 4 * width)])

@@ -50,7 +50,10 @@ class PickleExaminer:
                 at = self.legacy.step_over_storages(self.source, at, self.draft)
                 self.legacy = None
                 continue
-            if data[at] not in op.VALID or self.counts["pickles"] >= MOST_PICKLES:
+            if self.counts["pickles"] >= MOST_PICKLES:
+                self.draft.miss(f"more than {MOST_PICKLES} pickles in a row", rule="file/limit")
+                return
+            if data[at] not in op.VALID:
                 break
             following = self._walk(at)
             if not self._is_pickle(following):
@@ -64,8 +67,9 @@ class PickleExaminer:
 
     def _is_pickle(self, one: Walk) -> bool:
         """Whether bytes without a signature turned out to be a pickle, whole or cut off after it did damage."""
-        harm = any(RULES[issue.rule].verdict is Verdict.DANGEROUS for issue in one.issues)
-        if one.ended == "stop":
+        rules = {issue.rule for issue in one.issues}
+        harm = any(RULES[rule].verdict is Verdict.DANGEROUS for rule in rules)
+        if one.ended == "stop" and "pickle/malformed" not in rules:
             is_signed = self.source.data[one.start] == op.PROTO
             return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(self.source.data)
         return harm and one.calls > 0

@@ -56,7 +56,7 @@ class ArrayReader:
 
     def _step_over(self, machine: Machine, wrapper: Call, pos: int) -> int:
         fields = machine.judge.reader.fields(wrapper.state)
-        if fields is None or wrapper.args != ():
+        if fields is None or not (wrapper.args == () or str(wrapper.callee) == "copyreg._reconstructor"):
             raise _irregular(machine, pos, "the description of an array is not the one that joblib writes")
         shape = machine.judge.reader.numbers(fields.get("shape"))
         try:

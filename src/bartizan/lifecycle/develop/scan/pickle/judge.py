@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bartizan.lifecycle.develop.scan.limits import Limits
 from bartizan.lifecycle.develop.scan.pickle.arguments import ARGUMENT_RULES
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.policy import Policy, translate
@@ -17,6 +18,9 @@ from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, Us
 
 FETCHING = frozenset({"getattr", "ufunc"})
 """Rules of callables that return something importable rather than an instance."""
+
+
+LONGEST_NAME = 4096
 
 
 class Issue(NamedTuple):
@@ -39,18 +43,20 @@ class Judge:
     """Judges one stream."""
 
     def __init__(
-        self, data: Buffer, policy: Policy, *, torch: bool = False, misread: bool = False, most_issues: int = 200
+        self, data: Buffer, policy: Policy, limits: Limits, *, torch: bool = False, misread: bool = False
     ) -> None:
-        self.reader = Reader(data)
+        self.reader = Reader(data, limits.reading)
         self.policy = policy
         self.torch = torch
         """Whether a torch loader stands ready to resolve persistent ids."""
         self.misread = misread
         """Whether opcodes are read that were written as array bytes or as a pickle of their own."""
-        self.most_issues = most_issues
+        self.most_issues = limits.findings
         self.issues: list[Issue] = []
         self.dropped = 0
         """Issues beyond ``most_issues``."""
+        self.loaded: set[Symbol] = set()
+        """Offsets of constants that are among ``nested`` already."""
         self.nested: list[tuple[Buffer, int]] = []
         """Bytes inside the pickle that loading it would parse again, and where it would."""
         self.persistent_ids: list[Persistent] = []
@@ -92,21 +98,22 @@ class Judge:
             self.report("pickle/dangerous-callable", f"imports {name}, which {danger}", name.offset)
             name.used = True
 
-    def find_computed(
-        self, module: Symbol, name: Symbol, texts: tuple[str | None, str | None], protocol: int, offset: int
-    ) -> Name:
+    def find_on_stack(self, module: Symbol, name: Symbol, protocol: int, offset: int) -> Name:
         """Judge a STACK_GLOBAL, whose names come from the stack.
 
         Raises:
-            BrokenPickleError: a name is a constant that is no text.
+            BrokenPickleError: a name is no text.
         """
+        texts = [self.reader.text(part, LONGEST_NAME) for part in (module, name)]
         if texts[0] is not None and texts[1] is not None:
             return self.find(texts[0], texts[1], protocol, offset)
-        for part, text in zip((module, name), texts, strict=True):
-            if text is None and (part.__class__ is not Call or (part.subject is not None and part.subject.listed)):
-                raise BrokenPickleError("STACK_GLOBAL takes a name that is no text")
-        shown = f"{self.reader.expression(module)}, {self.reader.expression(name)}"
-        self.report("pickle/computed-name", f"imports a name that is only computed while loading: {shown}", offset)
+        shown = f"{self._expression(module)}, {self._expression(name)}"
+        if all(self.reader.is_text(part) for part in (module, name)):
+            self.report("pickle/dotted-walk", f"imports a name of more than {LONGEST_NAME} bytes: {shown}", offset)
+        elif all(self.reader.is_text(part) or _may_be_text(part) for part in (module, name)):
+            self.report("pickle/computed-name", f"imports a name that is only computed while loading: {shown}", offset)
+        else:
+            raise BrokenPickleError("STACK_GLOBAL takes a name that is no text")
         computed = Name("<computed>", "<computed>", offset, None)
         computed.used = True
         return computed
@@ -185,7 +192,11 @@ class Judge:
         return Call(callee, args, None)
 
     def _shown(self, callee: Symbol, args: Symbol) -> str:
-        return self.reader.expression(Call(callee, args, None))
+        return self._expression(Call(callee, args, None))
+
+    def _expression(self, symbol: Symbol) -> str:
+        """The symbol for people; not worked out once no more issues are kept."""
+        return self.reader.expression(symbol) if len(self.issues) < self.most_issues else "..."
 
     def items(self, target: Symbol, offset: int) -> None:
         """Judge that list items, dict items or set members are handed to an object."""
@@ -197,28 +208,25 @@ class Judge:
         if subject is not None and not subject.listed:
             return
         if subject is None or not subject.uses & Use.ITEMS or target.built:
-            shown = self.reader.expression(target)
+            shown = self._expression(target)
             self.report("pickle/refused-use", f"items are handed to {shown} as no framework does it", offset)
 
     def build(self, target: Symbol, state: Symbol, offset: int) -> None:
-        """Judge that a state is handed to an object.
-
-        Raises:
-            BrokenPickleError: the object cannot take a state.
-        """
+        """Judge that a state is handed to an object."""
         if target.__class__ is Name:
             target.used = True
             self.report("pickle/refused-state", f"attributes of {target} itself are changed", offset)
             return
         if target.__class__ is not Call:
-            raise BrokenPickleError("a state is given to something that takes none")
+            self.report("pickle/refused-state", f"{self._expression(target)} takes no state", offset)
+            return
         subject = target.subject
         if subject is not None and not subject.listed:
             return
         if subject is None or not subject.uses & Use.BUILD:
             self.report(
                 "pickle/refused-state",
-                f"{self.reader.expression(target)} is given a state as no framework does it",
+                f"{self._expression(target)} is given a state as no framework does it",
                 offset,
             )
         elif target.built:
@@ -240,7 +248,7 @@ class Judge:
         if self.torch:
             self.persistent_ids.append(Persistent(pid, offset))
         else:
-            self.report("pickle/persistent-id", f"refers to {self.reader.expression(pid)} outside the pickle", offset)
+            self.report("pickle/persistent-id", f"refers to {self._expression(pid)} outside the pickle", offset)
         return Call(Name("<persistent>", "<object>", offset, None), (pid,), None)
 
     def finish(self) -> None:
@@ -248,3 +256,8 @@ class Judge:
         for name in self.names.values():
             if not name.listed and not name.used:
                 self.report("pickle/unlisted-name", f"imports {name}", name.offset)
+
+
+def _may_be_text(symbol: Symbol) -> bool:
+    """Whether it is the result of a call that might be a text; instances of listed classes are none."""
+    return symbol.__class__ is Call and (symbol.subject is None or not symbol.subject.listed)

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from bartizan.lifecycle.develop.scan.limits import Meter
+from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.bulk import Run, find_run
+from bartizan.lifecycle.develop.scan.pickle.bulk import RUN_STARTS, Run, find_run
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     BINGET,
@@ -46,10 +46,6 @@ _U32 = struct.Struct("<I").unpack_from
 
 Step = Callable[["Machine", int], int]
 """Carries out the opcode at an offset and returns the offset of the next one."""
-
-
-class LimitError(Exception):
-    """A bound of the scan is reached; the text says which."""
 
 
 class StopError(Exception):
@@ -83,11 +79,15 @@ class Machine:
         self.stack: list[Symbol] = []
         self.frames: list[list[Symbol]] = []
         """Stacks below the open MARKs."""
+        self.below = 0
+        """Symbols in them."""
         self.memo: list[Symbol] = []
         self.pending: list[Symbol] = []
         """Memo entries behind a run that has not been worked out."""
         self.sparse: dict[int, Symbol] = {}
         """Memo entries past the end of ``memo``."""
+        self.is_dense = True
+        """Whether ``memo`` is all there is: nothing pending, nothing sparse."""
         self.protocol = 0
         self.start = 0
         self.pos = 0
@@ -140,7 +140,7 @@ class Machine:
             raise LimitError(f"more than {limits.opcodes} opcodes")
         if len(self.memo) + len(self.pending) + len(self.sparse) > limits.memo:
             raise LimitError(f"more than {limits.memo} memo entries")
-        height = len(self.frames) + len(self.stack) + sum(map(len, self.frames))
+        height = len(self.frames) + self.below + len(self.stack)
         self.height = max(self.height, height)
         if height > limits.stack:
             raise LimitError(f"more than {limits.stack} symbols on the stack")
@@ -156,7 +156,7 @@ class Machine:
         stack = self.stack
         push = stack.append
         memo = self.memo
-        is_dense = not self.pending and not self.sparse  # the memo is filled without gaps
+        is_dense = self.is_dense
         memoize = memo.append if is_dense else self.pending.append
         pos = self.pos
         done = nodes = wraps = 0
@@ -199,14 +199,15 @@ class Machine:
                     pos += 5
                 elif opcode == MARK:
                     self.frames.append(stack)
+                    self.below += len(stack)
                     self.stack = stack = []
                     push = stack.append
                     pos += 1
-                    run = find_run(data, pos)
+                    run = find_run(data, pos) if data[pos] in RUN_STARTS else None
                     if run is not None:
                         push(run)
                         self._skip(run)
-                        is_dense = not self.pending and not self.sparse
+                        is_dense = self.is_dense
                         memoize = memo.append if is_dense else self.pending.append
                         pos = run.end
                 elif opcode == TUPLE2:
@@ -229,8 +230,9 @@ class Machine:
                     pos = step(self, pos)
                     stack = self.stack
                     push = stack.append
-                    is_dense = not self.pending and not self.sparse
-                    memoize = memo.append if is_dense else self.pending.append
+                    if self.is_dense is not is_dense:
+                        is_dense = self.is_dense
+                        memoize = memo.append if is_dense else self.pending.append
             done = budget
         finally:
             self.pos = pos
@@ -250,6 +252,7 @@ class Machine:
                     self.stack.pop()
             else:
                 self.pending.append(run)
+                self.is_dense = False
         if run.has_frames:
             self._follow_frames(run.end)
 
@@ -272,6 +275,7 @@ class Machine:
                 self.memo.append(value)
             if len(self.memo) > self.limits.memo:
                 raise LimitError(f"more than {self.limits.memo} memo entries")
+        self.is_dense = not self.sparse
 
     def put(self, index: int) -> None:
         """Store the top of the stack under a memo index, wherever that is.
@@ -295,6 +299,7 @@ class Machine:
             elif index > FAR_MEMO and index > 8 * (filled + 1):
                 self.judge.report("pickle/memo-bomb", f"memo index {index} after {filled} entries", self.pos)
             self.sparse[index] = value
+            self.is_dense = False
 
     def _overwrite(self, index: int, old: Symbol) -> None:
         if old is not self.stack[-1]:
@@ -327,4 +332,5 @@ class Machine:
             raise BrokenPickleError("no MARK is open")
         items = self.stack
         self.stack = self.frames.pop()
+        self.below -= len(self.stack)
         return items

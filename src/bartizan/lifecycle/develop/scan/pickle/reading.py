@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from bartizan.lifecycle.develop.scan.limits import LimitError
 from bartizan.lifecycle.develop.scan.pickle import constants
+from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Name, SetSymbol, Symbol
 
+LONGEST_TEXT = 1 << 16
+COST_OF_PAIR = 8
 LONGEST_EXPRESSION = 240
-DEEPEST_EXPRESSION = 4
+DEEPEST_EXPRESSION = 3
 MOST_ITEMS = 6
 
 
 class Reader:
     """Reads the symbols of one pickle."""
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: Buffer, patience: int) -> None:
         self.data = data
+        self.patience = patience
 
-    def text(self, symbol: Symbol) -> str | None:
-        """The text of a constant; None when it is none."""
+    def _spend(self, count: int) -> None:
+        """Charge what is read: memo entries let a small pickle have the same large thing read over and over."""
+        self.patience -= count
+        if self.patience < 0:
+            raise LimitError("too much has to be read back to judge arguments and states")
+
+    def text(self, symbol: Symbol, longest: int = LONGEST_TEXT) -> str | None:
+        """The text of a constant; None when it is none, or longer than ``longest`` bytes."""
+        span = constants.text_span(self.data, symbol)
+        if span is None or span[1] - span[0] > longest:
+            return None
+        self._spend(span[1] - span[0])
         return constants.text(self.data, symbol)
+
+    def is_text(self, symbol: Symbol) -> bool:
+        """Whether it is a text constant of any length."""
+        return symbol.__class__ is int and self.data[symbol] in op.TEXT
 
     def number(self, symbol: Symbol) -> int | None:
         """The integer or boolean of a constant; None when it is none."""
@@ -33,10 +52,16 @@ class Reader:
     def bytes_of(self, symbol: Symbol) -> Buffer | None:
         """The bytes of a constant, or of ``_codecs.encode(text, "latin1")``, the way protocols below 3 write them."""
         if symbol.__class__ is Call and str(symbol.callee) == "_codecs.encode" and symbol.args.__class__ is tuple:
-            text = self.text(symbol.args[0])
-            return text.encode("latin-1", "replace") if text is not None else None
+            inner = constants.text_span(self.data, symbol.args[0])
+            if inner is None:
+                return None
+            self._spend(inner[1] - inner[0] >> 4)
+            return constants.text(self.data, symbol.args[0]).encode("latin-1", "replace")
         span = self.span(symbol)
-        return None if span is None else self.data[span[0] : span[1]]
+        if span is None:
+            return None
+        self._spend(span[1] - span[0] >> 4)
+        return self.data[span[0] : span[1]]
 
     def is_none(self, symbol: Symbol) -> bool:
         """Whether it is None."""
@@ -46,6 +71,7 @@ class Reader:
         """A tuple of integers; None when it is anything else."""
         if symbol.__class__ is not tuple:
             return None
+        self._spend(len(symbol))
         values = tuple(self.number(item) for item in symbol)
         return None if None in values else tuple(value for value in values if value is not None)
 
@@ -53,10 +79,12 @@ class Reader:
         """Keys and values of a dict in the order they were set; None when it is no dict or not all is known."""
         if symbol.__class__ is not DictSymbol or not symbol.whole:
             return None
+        self._spend(COST_OF_PAIR * len(symbol))
         flat: list[Symbol] = []
         for item in symbol:
             if item.__class__ is Run:
                 item.work_out(self.data)
+                self._spend(COST_OF_PAIR * len(item.items))
                 flat.extend(item.items)
             else:
                 flat.append(item)
@@ -76,6 +104,7 @@ class Reader:
 
     def expression(self, symbol: Symbol) -> str:
         """The symbol as a Python expression, cut to what a person reads."""
+        self._spend(MOST_ITEMS**2)
         shown = self._show(symbol, 0)
         return shown if len(shown) <= LONGEST_EXPRESSION else shown[: LONGEST_EXPRESSION - 3] + "..."
 

@@ -49,9 +49,14 @@ def _load_counted(machine: Machine, pos: int) -> int:
 
 
 def _load_line(machine: Machine, pos: int) -> int:
-    end = constants.check_line(machine.data, pos)
+    """Text that is no value of its opcode is noted and passed over: unpicklers differ in what they accept."""
+    end = constants.line_end(machine.data, pos + 1)
+    try:
+        constants.check_line(machine.data, pos, end)
+    except BrokenPickleError as broken:
+        machine.judge.report("pickle/malformed", str(broken), pos)
     machine.stack.append(pos)
-    return end
+    return end + 1
 
 
 def _load_bytearray8(machine: Machine, pos: int) -> int:
@@ -161,33 +166,38 @@ def _extend(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> 
 
 
 def _grow(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> None:
-    """Items for something that is no plain container: an instance, or what cannot take any."""
+    """Items for something that is no plain container of their kind: an instance, or what cannot take any."""
+    if not items:
+        return
     if target.__class__ is Call or target.__class__ is Name:
         machine.judge.items(target, pos)
         if target.__class__ is Call:
             target.grown = (target.grown or []) + _not_constant(items)
-        return
-    raise BrokenPickleError("items are added to something that takes none")
+    elif target.__class__ is list:
+        target.extend(_not_constant(items))  # list[0] = value
+    elif target.__class__ is not int or machine.data[target] != op.BYTEARRAY8:
+        raise BrokenPickleError("items are added to something that takes none")
 
 
 def _load_setitem(machine: Machine, pos: int) -> int:
     value = machine.stack.pop()
     key = machine.stack.pop()
-    _set_items(machine, machine.stack[-1], [key, value], pos)
+    target = machine.stack[-1]
+    if target.__class__ is DictSymbol:
+        _add_pairs(machine, target, [key, value])
+    else:
+        _grow(machine, target, [key, value], pos)
     return pos + 1
 
 
 def _load_setitems(machine: Machine, pos: int) -> int:
     items = machine.pop_mark()
-    _set_items(machine, machine.stack[-1], items, pos)
-    return pos + 1
-
-
-def _set_items(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> None:
+    target = machine.stack[-1]
     if target.__class__ is DictSymbol:
         _add_pairs(machine, target, items)
     else:
         _grow(machine, target, items, pos)
+    return pos + 1
 
 
 def _add_pairs(machine: Machine, target: DictSymbol, items: list[Symbol]) -> None:
@@ -198,12 +208,9 @@ def _add_pairs(machine: Machine, target: DictSymbol, items: list[Symbol]) -> Non
         return
     if len(items) % 2:
         raise BrokenPickleError("a dict is given a key without a value")
-    for value in items[1::2]:
-        if value.__class__ is DictSymbol and len(value) > 2 * KEPT_ITEMS:
-            value.drop_constants()
     if target.whole:
-        target.extend(items)
-        machine.nodes += len(items) // 4
+        target += items
+        machine.nodes += len(items) >> 2
         if len(target) > 2 * KEPT_ITEMS:
             target.drop_constants()
     else:
@@ -250,7 +257,7 @@ def _index(machine: Machine, pos: int) -> tuple[int, int]:
         return struct.unpack_from("<I", machine.data, pos + 1)[0], pos + 5
     text = constants.line(machine.data, pos + 1)
     try:
-        return int(text), pos + 2 + len(text)
+        return int(text.partition(b"\x00")[0]), pos + 2 + len(text)
     except ValueError as error:
         raise BrokenPickleError(f"memo index {text[:40]!r} is no number") from error
 
@@ -278,14 +285,15 @@ def _two_lines(machine: Machine, pos: int) -> tuple[str, str, int]:
 
 def _load_global(machine: Machine, pos: int) -> int:
     module, name, after = _two_lines(machine, pos)
+    machine.nodes += 1
     machine.stack.append(machine.judge.find(module, name, machine.protocol, pos))
     return after
 
 
 def _load_stack_global(machine: Machine, pos: int) -> int:
     name, module = machine.stack.pop(), machine.stack.pop()
-    texts = constants.text(machine.data, module), constants.text(machine.data, name)
-    machine.stack.append(machine.judge.find_computed(module, name, texts, machine.protocol, pos))
+    machine.nodes += 1
+    machine.stack.append(machine.judge.find_on_stack(module, name, machine.protocol, pos))
     return pos + 1
 
 
@@ -352,11 +360,13 @@ def _load_ext(machine: Machine, pos: int) -> int:
 
 def _load_persid(machine: Machine, pos: int) -> int:
     end = constants.line_end(machine.data, pos + 1)
+    machine.nodes += 1
     machine.stack.append(machine.judge.persistent(pos, pos))
     return end + 1
 
 
 def _load_binpersid(machine: Machine, pos: int) -> int:
+    machine.nodes += 1
     machine.stack.append(machine.judge.persistent(machine.stack.pop(), pos))
     return pos + 1
 

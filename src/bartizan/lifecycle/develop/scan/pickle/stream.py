@@ -59,7 +59,7 @@ def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_ar
     The two differ only when an array wrapper is built. Then the bytes of the array are skipped by
     the one and carried out as opcodes by the other, so both readings are judged.
     """
-    judge = Judge(data, load_policy(), torch=torch, most_issues=meter.limits.findings)
+    judge = Judge(data, load_policy(), meter.limits, torch=torch)
     nested_opcodes = [0]
 
     def walk_nested(pos: int) -> int:
@@ -103,7 +103,7 @@ def _run(data: Buffer, start: int, meter: Meter, judge: Judge, hook: BuildHook |
 
 def _judge_misreading(data: Buffer, start: int, meter: Meter, judge: Judge) -> None:
     """Read a joblib stream as ``pickle.load`` does, which takes the bytes of its arrays for opcodes."""
-    plain = Judge(data, load_policy(), torch=judge.torch, misread=True, most_issues=meter.limits.findings)
+    plain = Judge(data, load_policy(), meter.limits, torch=judge.torch, misread=True)
     _run(data, start, meter, plain, None)
     for issue in plain.issues:
         if issue.rule in MISREAD_RULES:

@@ -7,7 +7,7 @@ between two of them there may be any number of constants.
 
 from __future__ import annotations
 
-from bartizan.lifecycle.develop.scan.pickle.values import Symbol, children, is_container
+from bartizan.lifecycle.develop.scan.pickle.values import Name, Symbol, children, is_container
 
 CEILING = 1 << 80
 DEEP = 10_000
@@ -29,8 +29,11 @@ def measure(root: Symbol) -> tuple[int, int]:
             value = opened.pop()
             shapes[id(value)] = _sum_up(value, shapes)
         elif id(value) not in shapes:
+            if value.__class__ is Name:
+                shapes[id(value)] = (0, 1)
+                continue
             shapes[id(value)] = (1, 1)
-            inner = [child for child in children(value) if is_container(child) and id(child) not in shapes]
+            inner = [child for child in children(value) if child.__class__ is not int and id(child) not in shapes]
             if inner:
                 opened.append(value)
                 todo.append(None)
@@ -45,7 +48,7 @@ def _sum_up(value: Symbol, shapes: dict[int, tuple[int, int]]) -> tuple[int, int
     held = children(value)
     leaves = len(held)
     for child in held:
-        if is_container(child):
+        if child.__class__ is not int:
             shape = shapes[id(child)]
             depth = max(depth, shape[0])
             leaves += shape[1] - 1

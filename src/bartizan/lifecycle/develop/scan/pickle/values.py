@@ -109,7 +109,8 @@ def children(value: Symbol) -> list[Symbol] | tuple[Symbol, ...]:
     if isinstance(value, (list, tuple)):
         return value
     if value.__class__ is Call:
-        return [value.callee, value.args, value.state, *(value.grown or ())]
+        parts = (value.callee, value.args, value.state, *(value.grown or ()))
+        return [part for part in parts if part is not None]
     if value.__class__ is Run:
         return value.memoised
     return ()

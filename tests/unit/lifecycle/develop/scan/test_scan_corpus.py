@@ -1,0 +1,96 @@
+"""The corpus of hostile files: every one is flagged, and says where and why."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
+
+from bartizan.core.finding import Severity
+from bartizan.lifecycle.develop.scan import RULES, Coverage, Verdict, scan_bytes, scan_path
+
+
+@pytest.mark.control("2.1-n")
+@pytest.mark.control("2.4-d")
+@pytest.mark.parametrize("vector", DANGEROUS)
+def test_a_dangerous_file_is_called_dangerous(vector):
+    report = scan_bytes(DANGEROUS[vector], "model.bin")
+    assert report.verdict is Verdict.DANGEROUS, [finding.detail for finding in report.findings]
+    assert report.exit_code == 1
+
+
+@pytest.mark.parametrize("vector", SUSPECT)
+def test_a_suspect_file_is_never_called_clean(vector):
+    report = scan_bytes(SUSPECT[vector], "model.bin")
+    assert report.verdict in {Verdict.SUSPICIOUS, Verdict.MALFORMED}
+    assert report.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "weights.npy", "config.json", "model"])
+@pytest.mark.parametrize("vector", ["os.system", "gzip", "torch, payload as a storage", "posix.system protocol 0"])
+def test_a_wrong_name_changes_nothing(tmp_path, name, vector):
+    path = tmp_path / name
+    path.write_bytes(DANGEROUS[vector])
+    assert scan_path(path).verdict is Verdict.DANGEROUS
+
+
+def test_a_pickle_under_a_safe_name_is_a_finding_of_its_own():
+    report = scan_bytes(b"\x80\x04K\x01.", "model.safetensors")
+    assert [finding.rule for finding in report.findings] == ["file/misnamed"]
+    assert report.verdict is Verdict.SUSPICIOUS
+
+
+@pytest.mark.control("2.1-n")
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("notes.md", b"# A model\n"), ("model.h5", b"\x89HDF\r\n\x1a\n123"), ("x.gguf", b"GGUF\x03"), ("x", b"\x00" * 40)],
+)
+def test_an_unknown_format_is_refused(name, data):
+    report = scan_bytes(data, name)
+    assert report.verdict is Verdict.UNKNOWN
+    assert report.coverage is Coverage.NOT_EXAMINED
+    assert report.exit_code == 2
+    assert report.reasons
+
+
+def test_something_found_outweighs_something_not_examined():
+    report = scan_bytes(zipped({"a.pkl": EVIL, "b.h5": b"\x89HDF\r\n\x1a\n"}), "x.zip")
+    assert report.exit_code == 1
+    assert report.total_coverage is Coverage.PARTLY
+
+
+def test_a_finding_says_what_would_happen_where_and_what_to_do():
+    findings = scan_bytes(DANGEROUS["zip in a zip"], "model.zip").findings
+    call = next(finding for finding in findings if "calls os.system('echo bartizan')" in finding.detail)
+    assert call.where.startswith("model.zip!/inner.zip!/data.pkl@")
+    assert call.severity is Severity.CRITICAL
+    assert call.remedy
+    assert "CWE-502" in call.cwe
+    assert {"AML.T0011.000", "T29"} <= set(call.techniques)
+
+
+def test_findings_come_in_the_same_order_every_time():
+    first = scan_bytes(DANGEROUS["zip in a zip"], "m").to_json()
+    assert first == scan_bytes(DANGEROUS["zip in a zip"], "m").to_json()
+
+
+def test_the_report_as_json_carries_the_totals_and_the_tree():
+    document = json.loads(scan_bytes(DANGEROUS["zip in a zip"], "m").to_json())
+    assert (document["verdict"], document["exit_code"], document["format"]) == ("dangerous", 1, "bartizan-scan/1")
+    assert document["report"]["members"][0]["members"][0]["name"] == "data.pkl"
+
+
+def test_every_rule_that_fires_is_listed_with_its_text():
+    for data in [*DANGEROUS.values(), *SUSPECT.values()]:
+        for finding in scan_bytes(data, "m").findings:
+            assert finding.title == RULES[finding.rule].title
+
+
+def test_findings_of_one_file_are_bounded():
+    from bartizan.lifecycle.develop.scan import Limits
+
+    body = b"".join(b"cos\nsystem%d\n0" % n for n in range(500))
+    report = scan_bytes(b"\x80\x02" + body + b"N.", "m", Limits(findings=20))
+    assert len(report.findings) == 20
+    assert report.facts["findings_left_out"] == 480

@@ -1,0 +1,138 @@
+"""Against the real unpickler, disarmed: whatever it asks for, the scan must have allowed or flagged.
+
+``pickle._Unpickler`` is the reference implementation in Python. Its ``find_class`` records the name
+and hands out an inert stand-in; so mutated files run to wherever they get, and nothing is imported.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+
+import joblib
+import numpy as np
+import pytest
+from fixtures.hostile_models import DANGEROUS, calls, imports, text, whole
+
+from bartizan.lifecycle.develop.scan import Verdict, scan_bytes
+from bartizan.lifecycle.develop.scan.pickle import opcodes as op
+from bartizan.lifecycle.develop.scan.pickle.policy import load_policy, translate
+
+
+class Inert:
+    """Stands for anything: can be called, filled, given a state. Counts how often it was run."""
+
+    runs = 0
+
+    def __new__(cls, *_args, **_kwargs):
+        Inert.runs += 1
+        return object.__new__(cls)
+
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def __call__(self, *_args, **_kwargs):
+        return Inert()
+
+    def __setstate__(self, _state):
+        pass
+
+    def __setitem__(self, _key, _value):
+        pass
+
+    def append(self, _value):
+        pass
+
+    add = extend = append
+
+
+class Disarmed(pickle._Unpickler):
+    """The reference unpickler, importing nothing."""
+
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data))
+        self.asked = []
+
+    def find_class(self, module, name):
+        self.asked.append(translate(module, name, self.proto))
+        return Inert
+
+    def get_extension(self, code):
+        self.asked.append(("copyreg", str(code)))
+        self.append(Inert)
+
+
+def asked_for(data):
+    """Names that a load would ask for, until it ends in whatever way."""
+    Inert.runs = 0
+    unpickler = Disarmed(data)
+    try:
+        unpickler.load()
+    except Exception:  # noqa: BLE001, S110 -- mutated files fail in every way there is
+        pass
+    return unpickler.asked
+
+
+def seeds():
+    """Files to start from: benign ones and hostile ones."""
+    array = np.arange(6.0)
+    for protocol in (0, 1, 2, 3, 4, 5):
+        yield pickle.dumps({"weights": array, "names": ["a", "b"], "n": 3, "t": (1, 2.5)}, protocol)
+    target = io.BytesIO()
+    joblib.dump([array, "x"], target, protocol=2)
+    yield target.getvalue()
+    yield whole(calls("collections", "OrderedDict") + text("a") + imports("math", "floor") + b"s")
+    yield from (data for data in DANGEROUS.values() if len(data) < 300)
+
+
+def mutated(data, rng):
+    """The file with a few bytes changed, cut, doubled or replaced by opcodes."""
+    out = bytearray(data)
+    opcodes = sorted(op.VALID)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(out) + 1)
+        match rng.randrange(6):
+            case 0:
+                out[at : at + 1] = bytes([rng.randrange(256)])
+            case 1:
+                out[at : at + 1] = bytes([rng.choice(opcodes)])
+            case 2:
+                out[at:at] = bytes([rng.choice(opcodes)])
+            case 3:
+                del out[at : at + rng.randint(1, 8)]
+            case 4:
+                other = rng.randrange(len(out) + 1)
+                out[at:at] = out[other : other + rng.randint(1, 30)]
+            case _:
+                out[at:at] = rng.choice([b"cos\nsystem\n", imports("os", "system"), b"ios\nsystem\n", b"\x82\x07"])
+    return bytes(out)
+
+
+def unseen(data):
+    """Names that a load asks for and no list allows, in a file that the scan calls clean.
+
+    Where something was called as well, "not examined" is not enough.
+    """
+    bad = [name for name in asked_for(data) if load_policy().entry(*name) is None]
+    if not bad:
+        return []
+    refused = {Verdict.CLEAN, Verdict.UNKNOWN} if Inert.runs else {Verdict.CLEAN}
+    return bad if scan_bytes(data, "model").verdict in refused else []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_mutated_file_asks_for_is_never_missed(seed):
+    rng = random.Random(seed)
+    starts = list(seeds())
+    asked = 0
+    for _ in range(1500):
+        data = mutated(rng.choice(starts), rng)
+        assert not unseen(data), data
+        asked += bool(asked_for(data))
+    assert asked > 300
+
+
+def test_the_stand_in_really_records():
+    assert asked_for(DANGEROUS["os.system"]) == [("os", "system")]
+    assert unseen(DANGEROUS["os.system"]) == []

@@ -1,0 +1,234 @@
+"""The symbolic pickle machine walks what the real one walks, and nothing is built."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import struct
+
+import pytest
+from fixtures.hostile_models import calls, imports, text, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bartizan.lifecycle.develop.scan.limits import Limits, Meter
+from bartizan.lifecycle.develop.scan.pickle import machine as machine_module
+from bartizan.lifecycle.develop.scan.pickle import opcodes as op
+from bartizan.lifecycle.develop.scan.pickle.judge import Judge
+from bartizan.lifecycle.develop.scan.pickle.machine import Machine
+from bartizan.lifecycle.develop.scan.pickle.policy import load_policy
+from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
+from bartizan.lifecycle.develop.scan.pickle.stream import walk
+from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80) | st.binary(max_size=20)
+)
+PLAIN = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=12)
+        | st.tuples(inner, inner)
+        | st.tuples(inner)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=6)
+        | st.frozensets(st.integers(), max_size=4)
+        | st.lists(st.integers(), max_size=40)
+        | st.lists(st.tuples(st.integers(-9, 9), st.floats(allow_nan=False)), max_size=40)
+    ),
+    max_leaves=60,
+)
+
+
+def run(data, limits=None):
+    """Walk one pickle."""
+    limits = limits or Limits()
+    judge = Judge(data, load_policy(), limits)
+    machine = Machine(data, judge, Meter(limits), STEPS)
+    machine.run()
+    return machine
+
+
+def rules(data):
+    """Ids of the rules that fire on one pickle."""
+    return [issue.rule for issue in walk(data, 0, Meter(Limits())).issues]
+
+
+def test_the_tables_know_every_opcode_of_the_standard_library():
+    codes = {ord(code.code) for code in pickletools.opcodes}
+    assert codes == op.VALID
+    handled = {opcode for opcode in range(256) if STEPS[opcode] is not None}
+    inline = {op.MEMOIZE, op.SHORT_BINUNICODE, op.BINUNICODE, op.MARK, op.TUPLE2, op.EMPTY_LIST, *op.FIXED}
+    assert codes <= handled | inline
+
+
+@given(PLAIN, st.integers(0, 5))
+def test_plain_data_is_walked_to_its_end_without_a_finding(value, protocol):
+    data = pickle.dumps(value, protocol)
+    walked = walk(data, 0, Meter(Limits()))
+    assert (walked.ended, walked.end) == ("stop", len(data)), walked.why
+    allowed = {"_codecs.encode", "builtins.frozenset", "builtins.set", "builtins.bytes"} if protocol < 4 else set()
+    assert not walked.issues
+    assert {str(name) for name in walked.judge.names.values()} <= allowed
+
+
+@settings(max_examples=60)
+@given(PLAIN, st.sampled_from([4, 5]))
+def test_skipping_runs_changes_nothing_but_the_speed(value, protocol):
+    shared = text("posix") if protocol == 4 else b"N"
+    data = pickle.dumps([value, value, [value]], protocol) + shared
+    skipping = run(data)
+    found = machine_module.find_run
+    try:
+        machine_module.find_run = lambda _data, _pos: None
+        stepping = run(data)
+    finally:
+        machine_module.find_run = found
+    skipping.settle()
+    assert skipping.pos == stepping.pos
+    assert skipping.frame_end == stepping.frame_end
+    assert len(skipping.memo) == len(stepping.memo)
+    constants = [(here, there) for here, there in zip(skipping.memo, stepping.memo, strict=True) if isinstance(there, int)]
+    assert all(here == there for here, there in constants)
+    assert [type(here) for here in skipping.memo] == [type(there) for there in stepping.memo]
+
+
+def test_memo_entries_of_a_skipped_run_are_found_when_they_are_needed():
+    items = b"".join(text(f"w{n}") + b"\x94" for n in range(300))
+    data = whole(b"](" + items + text("os") + b"\x94" + text("system") + b"\x94e0j\x2c\x01\x00\x00j\x2d\x01\x00\x00\x93")
+    assert rules(data) == ["pickle/dangerous-callable"]
+
+
+def test_a_dict_filled_by_a_run_is_still_known():
+    state = b"}(" + text("_parse_arg_template") + b"\x94" + text("import os") + b"\x94u"
+    made = imports("scipy.stats._continuous_distns", "norm_gen") + b")\x81"
+    assert rules(whole(made + state + b"b")) == ["pickle/refused-state"]
+
+
+def test_a_long_state_that_hides_code_is_still_judged():
+    filler = b"".join(text(f"key{n}") + b"K\x01" for n in range(3000))
+    state = b"}(" + filler + b"u(" + text("_parse_arg_template") + text("import os") + b"u"
+    made = imports("scipy.stats._continuous_distns", "norm_gen") + b")\x81"
+    assert rules(whole(made + state + b"b")) == ["pickle/refused-state"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"0", "no MARK is open"),
+        (b"(0.", "takes more"),
+        (b"N(Ne", "takes no"),
+        (b"NN\x86\x87", "takes more"),
+        (b"(K\x01\x86", "takes more"),
+        (b"}(K\x01u", "without a value"),
+        (b"]K\x01\x93", "no text"),
+        (b"K\x01K\x01\x93", "no text"),
+        (b"K\x01)R", "no callable"),
+        (b"cos\n", "has no end"),
+        (b"h\x00", "does not exist"),
+        (b"p-1\n", "takes more"),
+        (b"Np-1\n", "negative"),
+        (b"Npx\n", "no number"),
+        (b"\x8b\xff\xff\xff\xff", "negative length"),
+        (b"\x82\x00", "does not exist"),
+        (b"\x95", "ends in the middle"),
+        (b"\x95\x01", "ends in the middle"),
+        (b"t", "no MARK"),
+        (b"\x00", "no opcode"),
+    ],
+)
+def test_where_the_unpickler_raises_the_walk_ends_and_says_why(body, why):
+    data = b"\x80\x04" + body + b"." + b" " * (20 if "middle" not in why and "end" not in why else 0)
+    with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever the real unpickler raises
+        pickle.loads(data)
+    walked = walk(data, 0, Meter(Limits()))
+    assert walked.ended == "malformed"
+    assert why in walked.why
+
+
+@pytest.mark.parametrize("line", [b"Sabc\n", b"Iabc\n", b"I" + b"1" * 5000 + b"\n", b"I5\x00\n", b"Fx\n"])
+def test_a_bad_number_does_not_hide_what_follows(line):
+    assert rules(line + b"0cos\nsystem\n)R.") == ["pickle/malformed", "pickle/dangerous-callable", "pickle/dangerous-callable"]
+
+
+@pytest.mark.parametrize("odd", [b"NNb", b"N(e", b"N(u", b"]K\x01aK\x00K\x02s", b"\x96\x01\0\0\0\0\0\0\0aK\x01a"])
+def test_what_the_c_unpickler_lets_pass_does_not_end_the_walk(odd):
+    data = b"\x80\x04" + odd + b"0N."
+    assert pickle.loads(data) is None
+    assert run(data).ended == "stop"
+
+
+def test_a_very_long_dotted_name_is_a_walk():
+    name = b"path.os." * 1000 + b"system"
+    assert rules(whole(text("os") + b"X" + struct.pack("<I", len(name)) + name + b"\x93")) == ["pickle/dotted-walk"]
+
+
+def test_the_memo_counts_its_entries_as_the_unpickler_does():
+    body = b"Nr\x05\x00\x00\x000" + text("sys") + b"\x940" + b"h\x01"
+    assert pickle.loads(whole(body)) == "sys"
+    machine = run(whole(body))
+    assert (machine.ended, machine.sparse.keys()) == ("stop", {5, 1})
+
+
+def test_protocols_below_3_mean_the_names_of_python_3():
+    assert rules(b"\x80\x02c__builtin__\neval\n.") == ["pickle/dangerous-callable"]
+    assert rules(b"\x80\x03c__builtin__\neval\n.") == ["pickle/unlisted-name"]
+    assert rules(b"\x80\x02ccopy_reg\n_reconstructor\n.") == []
+
+
+def test_the_last_protocol_opcode_counts():
+    assert rules(b"\x80\x04\x80\x02c__builtin__\neval\n.") == ["pickle/dangerous-callable"]
+
+
+def test_a_class_by_getattr_is_judged_by_its_whole_name():
+    nested = calls("builtins", "getattr", imports("zoneinfo", "ZoneInfo"), text("_unpickle"))
+    assert rules(whole(nested + b"(" + text("Europe/London") + b"K\x01tR")) == []
+    assert rules(whole(calls("builtins", "getattr", imports("zoneinfo", "ZoneInfo"), text("__init__")))) == [
+        "pickle/refused-argument"
+    ]
+
+
+def test_listed_names_do_only_what_is_listed():
+    assert rules(whole(imports("sklearn.linear_model._base", "LinearRegression") + b")\x81}b")) == []
+    assert rules(whole(imports("sklearn.linear_model._base", "LinearRegression") + b")R")) == ["pickle/refused-use"]
+    assert rules(whole(imports("builtins", "object") + b")\x81")) == ["pickle/refused-use"]
+
+
+def test_an_instance_takes_no_items_after_its_state():
+    made = imports("collections", "OrderedDict") + b")R"
+    assert rules(whole(made + text("a") + b"K\x01s}b")) == []
+    assert rules(whole(made + b"}b" + text("a") + b"K\x01s")) == ["pickle/refused-use"]
+
+
+def test_containers_keep_only_what_can_matter():
+    machine = run(whole(b"}(" + b"".join(text(f"k{n}") + imports("builtins", "int") for n in range(2000)) + b"u"))
+    top = machine.stack[-1]
+    assert isinstance(top, DictSymbol)
+    assert not top.whole
+    assert len(top) == 2000
+
+
+def test_a_call_is_a_symbol():
+    machine = run(whole(calls("collections", "OrderedDict")))
+    assert isinstance(machine.stack[-1], Call)
+
+
+@pytest.mark.parametrize(
+    ("limits", "data"),
+    [
+        (Limits(opcodes=10_000), whole(b"N" * 50_000)),
+        (Limits(memo=5_000), whole(b"N" + b"\x94" * 50_000)),
+        (Limits(stack=5_000), whole(b"N" * 50_000)),
+        (Limits(stack=5_000), whole(b"(" * 50_000 + b"N")),
+        (Limits(nodes=5_000), whole(b"]" * 50_000)),
+        (Limits(memo=5_000), whole((b"](" + b"".join(text("a") + b"\x94" for _ in range(1000)) + b"e") * 9 + b"j\x00\x00\x10\x00")),
+        (Limits(reading=1000), whole(imports("operator", "itemgetter") + (b"0h\x00" * 3))),
+    ],
+    ids=["opcodes", "memo", "stack", "marks", "nodes", "runs", "reading"],
+)
+def test_limits_end_a_walk(limits, data):
+    if limits.reading == 1000:
+        big = b"X" + struct.pack("<I", 900) + b"a" * 900 + b"\x94"
+        data = whole(big + b"".join(b"h\x00" + text("x") + b"\x930" for _ in range(9)))
+    walked = walk(data, 0, Meter(limits))
+    assert walked.ended == "limit"
+    assert "more than" in walked.why or "too much" in walked.why

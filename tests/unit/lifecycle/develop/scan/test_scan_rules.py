@@ -1,0 +1,92 @@
+"""Rules: stable ids, complete texts, and not one that nothing fires."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
+
+from bartizan.lifecycle.develop.scan import RULES, Limits, scan_bytes
+
+
+def linked_zip() -> bytes:
+    """An archive with a symbolic link."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        entry = zipfile.ZipInfo("link")
+        entry.create_system = 3
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, b"/etc/passwd")
+    return target.getvalue()
+
+
+def two_of_a_name() -> bytes:
+    """An archive with the same name twice."""
+    return zipped({"a": b"1", "b": b"2"}).replace(b"b", b"a")
+
+
+def safetensors(header: str, data: bytes = b"") -> bytes:
+    """A safetensors file with any header."""
+    raw = header.encode()
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+def short_npy() -> bytes:
+    """An array file that ends early."""
+    target = io.BytesIO()
+    np.save(target, np.zeros(9))
+    return target.getvalue()[:-8]
+
+
+TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+MORE = {
+    "archive/bomb": zipped({"zeros": b"\0" * 100_000}, zipfile.ZIP_DEFLATED),
+    "file/limit": EVIL,
+    "numpy/size": short_npy(),
+    "safetensors/malformed": safetensors("{]"),
+    "safetensors/duplicate-key": safetensors('{"a":1,"a":2}'),
+    "safetensors/offsets": safetensors(json.dumps({"a": TENSOR | {"shape": [2]}}), b"1234"),
+    "zip/duplicate-name": two_of_a_name(),
+    "zip/header-mismatch": zipped({"abc": b"1"}).replace(b"abc", b"abd", 1),
+    "zip/link": linked_zip(),
+    "file/misnamed": DANGEROUS["os.system"],
+}
+LIMITS = {
+    "archive/bomb": Limits(ratio=2, ratio_from=1000),
+    "file/limit": Limits(opcodes=2),
+}
+
+
+def test_every_rule_is_fired_by_some_file():
+    fired = set()
+    for data in [*DANGEROUS.values(), *SUSPECT.values()]:
+        fired |= {finding.rule for finding in scan_bytes(data, "model.bin").findings}
+    for rule, data in MORE.items():
+        name = "a.npy" if rule == "file/misnamed" else "model.bin"
+        fired |= {finding.rule for finding in scan_bytes(data, name, LIMITS.get(rule, Limits())).findings}
+    assert fired == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=str)
+def test_a_rule_has_all_its_texts(rule):
+    assert re.fullmatch(r"[a-z0-9]+/[a-z0-9-]+", rule.id)
+    assert rule.title[0].isupper()
+    assert not rule.title.endswith(".")
+    assert rule.explanation.endswith(".")
+    assert rule.remedy.endswith(".")
+    assert all(re.fullmatch(r"CWE-\d+", cwe) for cwe in rule.cwe)
+    assert all(re.fullmatch(r"AML\.T\d{4}(\.\d{3})?|T\d\d", technique) for technique in rule.techniques)
+
+
+def test_the_techniques_are_in_the_catalogue():
+    from bartizan.catalogue.load import catalogue
+
+    techniques = {entry.id for entry in catalogue().entries.techniques}
+    ours = {technique for rule in RULES.values() for technique in rule.techniques if technique.startswith("T")}
+    assert ours <= techniques
