@@ -111,7 +111,7 @@ def test_findings_name_the_least_rate_that_reaches_their_severity():
     game = play(Fixed(everywhere(missed)), Poisoning(), neighbours().fit(*train), of)
     by_rule = {finding.rule: finding for finding in game.measurement.findings}
     assert by_rule["redteam/poisoning-targeted"].severity == "high"
-    assert "relabelling 0.2 of" in by_rule["redteam/poisoning-targeted"].title
+    assert "relabelling 20% of" in by_rule["redteam/poisoning-targeted"].title
     assert not play(Fixed(everywhere(untouched)), Poisoning(), neighbours().fit(*train), of).measurement.findings
 
 

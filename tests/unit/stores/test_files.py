@@ -121,3 +121,71 @@ def test_too_many_files_end_in_an_error(local, tmp_path, monkeypatch):
         (tmp_path / str(number)).write_text("x")
     with pytest.raises(ArtefactError, match="more than 3 files"):
         local.digest(tmp_path)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_any_number_of_threads_gives_the_same_manifest(tmp_path, threads):
+    for number in range(40):
+        path = tmp_path / f"part{number % 3}" / ("deep" * (number % 2)) / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(number * 100))
+    expected = [
+        (path.relative_to(tmp_path).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in tmp_path.rglob("*.bin")
+    ]
+    assert [(entry.name, entry.digest) for entry in LocalFiles(threads).manifest(tmp_path)] == sorted(expected)
+
+
+def test_hostile_names_cannot_play_tricks_on_a_terminal(local, tmp_path):
+    (tmp_path / "\x1b[2Jgone\nsecond line").symlink_to("/etc/passwd")
+    with pytest.raises(ArtefactError) as caught:
+        local.digest(tmp_path)
+    assert "\\x1b[2Jgone\\nsecond line" in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_read_is_not_followed(tmp_path, monkeypatch):
+    artefact, elsewhere = tmp_path / "artefact", tmp_path / "elsewhere"
+    for folder in (artefact / "part", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("x")
+    real = files.walk
+
+    def then_swap(folder):
+        names = list(real(folder))
+        (artefact / "part").rename(tmp_path / "moved")
+        (artefact / "part").symlink_to(elsewhere)
+        return names
+
+    monkeypatch.setattr(files, "walk", then_swap)
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        LocalFiles().digest(artefact)
+
+
+def test_one_bad_file_stops_the_others(tmp_path, monkeypatch):
+    for number in range(200):
+        (tmp_path / f"{number:03}").write_text("x")
+    real, read = files._digest_at, []
+
+    def fail_once(path, *rest):
+        read.append(path.name)
+        if len(read) == 5:
+            raise ArtefactError("bad file")
+        return real(path, *rest)
+
+    monkeypatch.setattr(files, "_digest_at", fail_once)
+    with pytest.raises(ArtefactError, match="bad file"):
+        LocalFiles(2).digest(tmp_path)
+    assert len(read) < 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_no_descriptor_stays_open(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_text("x")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    LocalFiles().digest(tmp_path)
+    (tmp_path / "a/link").symlink_to("b")
+    with pytest.raises(ArtefactError):
+        LocalFiles().digest(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -107,3 +107,14 @@ def test_a_ranking_is_chosen_that_did_harm_to_the_adversarys_own_models():
     chosen = game("neighbours").measurement.tables["choices"]
     assert set(chosen) == {"margin_guided", "targeted"}
     assert set(chosen["margin_guided"].values()) <= {"region", "one_way_region", "one_way_far"}
+
+
+@pytest.mark.parametrize("positives", [0, 1])
+def test_a_costly_class_that_training_hardly_knows_is_no_reason_to_fail(positives):
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(60, 2)), np.repeat([0, 1, 2], [positives, 30, 30 - positives])
+    rest = rng.normal(size=(30, 2)), np.tile([0, 1, 2], 10)
+    of = material(train, rest, positive="0", poison_rates=(0.2,), repeats=2)
+    model = DecisionTreeClassifier(random_state=0).fit(rest[0], rest[1])
+    metrics = play(LabelFlip(), Poisoning(), model, of).metrics
+    assert metrics["positive_recall_drop_at_20_percent"].low <= 0

@@ -123,7 +123,6 @@ def test_a_long_state_that_hides_code_is_still_judged():
         (b"]K\x01\x93", "no text"),
         (b"K\x01K\x01\x93", "no text"),
         (b"K\x01)R", "no callable"),
-        (b"cos\n", "has no end"),
         (b"h\x00", "does not exist"),
         (b"p-1\n", "takes more"),
         (b"Np-1\n", "negative"),
