@@ -190,6 +190,20 @@ def test_trust_can_be_changed_and_handed_on(ask, declared, tmp_path):
     assert names == {"root", "service", "risk-owner", "security", "domain"}
 
 
+def test_the_ledger_key_can_be_replaced_but_not_lost(ask, monkeypatch):
+    code, _, errors = ask("trust", "withdraw", "service")
+    assert code == 2
+    assert "BARTIZAN_SERVICE" in errors
+    assert ask("keys", "new", "second", "--unencrypted", "--algorithm", "ed25519")[0] == 0
+    assert ask("trust", "grant", "second", "--role", "assurer", "--role", "ledger")[0] == 0
+    monkeypatch.setenv("BARTIZAN_SERVICE", "second")
+    assert ask("trust", "withdraw", "service")[0] == 0
+    assert ask("ledger", "verify")[0] == 0
+    rows = json.loads(ask("evidence", "list", "--json")[1])
+    assert {row["standing"] for row in rows if row["type"] == "signature"} == {"untrusted"}
+    assert ask("trust", "grant", "service", "--role", "assurer", "--role", "ledger")[0] == 0
+
+
 def test_a_new_machine_must_pin_the_ledger_by_its_digest(ask, declared, tmp_path, monkeypatch):
     first = ask("trust", "show")[2].split()[-1]
     monkeypatch.setenv("BARTIZAN_PIN", str(tmp_path / "pin.json"))

@@ -17,7 +17,7 @@ from bartizan.core.checkpoint import Checkpoint
 from bartizan.core.digest import Digest
 from bartizan.core.errors import LedgerError, StatementError
 from bartizan.core.ports import Batch, CheckpointRow, Edge, Entry, Records, Signer, Writer
-from bartizan.core.view import RESTORE, View, entry_leaf
+from bartizan.core.view import RESTORE, View, entry_leaf, moment
 
 MAX_EDGES_PER_ENTRY = 10_000
 
@@ -77,6 +77,7 @@ def _extend(  # noqa: PLR0917 - a closure over append's own arguments
     if not fresh:
         return None
     received_ms = max(now_ms, previous.received_ms)
+    _may_sign(signer, expect, fresh, received_ms)
     entries = tuple(_entry(seq, item, received_ms) for seq, item in enumerate(fresh, start=previous.size))
     rows = [
         line
@@ -98,6 +99,17 @@ def _extend(  # noqa: PLR0917 - a closure over append's own arguments
             size=size, note=notes.seal(note, signer), frontier=b"".join(frontier), received_ms=received_ms
         ),
     )
+
+
+def _may_sign(signer: Signer, expect: View | None, fresh: Sequence[Item], received_ms: int) -> None:
+    """Refuse to write a checkpoint that nobody would believe. A new trust document brings its own rules."""
+    if expect is None or any(item.predicate_type == predicates.TRUST for item in fresh):
+        return
+    if reason := expect.trust.why_not(signer.keyid, trust.CHECKPOINT, moment(received_ms)):
+        raise LedgerError(
+            f"the next checkpoint cannot be signed: {reason}",
+            remedy="renew the trust document, or grant the role ledger to another key and name it in BARTIZAN_SERVICE.",
+        )
 
 
 def _recheck(row: CheckpointRow | None, shards: dict[int, bytes], expect: View | None) -> Checkpoint:

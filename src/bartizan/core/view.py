@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -57,12 +57,18 @@ class View:
     """One checked snapshot of a ledger."""
 
     def __init__(
-        self, snapshot: Snapshot, *, row: CheckpointRow, checkpoint: Checkpoint, chain: Sequence[bytes]
+        self,
+        snapshot: Snapshot,
+        *,
+        note: str,
+        checkpoint: Checkpoint,
+        shards: Mapping[int, bytes],
+        chain: Sequence[bytes],
     ) -> None:
         self._snapshot = snapshot
-        self._shards = snapshot.shards()
+        self._shards = shards
         self._proved: dict[int, list[IndexRow]] = {}
-        self.note = row.note
+        self.note = note
         self.checkpoint = checkpoint
         self.signed_trust = trust.accept_chain(chain)
         self.first_trust = trust.accept_first(chain[0]).digest
@@ -82,9 +88,11 @@ class View:
                 raise LedgerError("the ledger's checkpoints are gone", remedy=RESTORE)
             return None
         unproved, _ = notes.parse(row.note)
-        if index.index_root(snapshot.shards()) != unproved.index_root:
+        shards = snapshot.shards()  # read once: a store that answers differently each time is a liar too
+        if index.index_root(shards) != unproved.index_root:
             raise LedgerError("the index does not match the signed checkpoint", remedy=RESTORE)
-        view = cls(snapshot, row=row, checkpoint=unproved, chain=_trust_chain(snapshot, unproved))
+        chain = _trust_chain(snapshot, unproved, shards)
+        view = cls(snapshot, note=row.note, checkpoint=unproved, shards=shards, chain=chain)
         notes.verify(row.note, view.checkpoint_keys)
         view._check_tree(row)
         if pin is not None:
@@ -279,11 +287,11 @@ class _NodeReader:
         return self._known[level, place]
 
 
-def _trust_chain(snapshot: Snapshot, unproved: Checkpoint) -> list[bytes]:
+def _trust_chain(snapshot: Snapshot, unproved: Checkpoint, shards: Mapping[int, bytes]) -> list[bytes]:
     """Bodies of all trust documents, proved complete against the index that the checkpoint names."""
     number = index.bucket_of(trust.TRUST_SUBJECT)
     rows = snapshot.buckets([number]).get(number, [])
-    index.prove_complete(number, rows, snapshot.shards())
+    index.prove_complete(number, rows, shards)
     leaves = {
         row.seq: row.leaf_hash
         for row in rows

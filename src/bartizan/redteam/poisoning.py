@@ -231,7 +231,7 @@ class _Judgement:
         overall = estimates[f"accuracy_drop_at_{percent(rate)}_percent"]
         missed = estimates[f"positive_recall_drop_at_{percent(rate)}_percent"]
         return (
-            f"An adversary who relabels {rate:.3g} of the training records lowers accuracy by "
+            f"An adversary who relabels {100 * rate:.3g}% of the training records lowers accuracy by "
             f"{_points(overall)} and recall of the costly class by {_points(missed)}."
         )
 
@@ -250,7 +250,7 @@ def _finding(model: str, what: str, rate: float, drop: Estimate, severity: Sever
     return Finding(
         rule="redteam/poisoning-targeted" if targeted else "redteam/poisoning",
         severity=severity,
-        title=f"relabelling {rate:.3g} of the training records costs {drop.value:.0%} {what}",
+        title=f"relabelling {100 * rate:.3g}% of the training records costs {drop.value:.0%} {what}",
         where=model,
         detail=f"{_points(drop)}, on records that no training saw.",
         remedy="control who can label, have samples labelled twice, check label quality before training, "

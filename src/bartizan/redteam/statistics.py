@@ -110,15 +110,6 @@ def difference(first: tuple[int, int], second: tuple[int, int], confidence: floa
     return Estimate(gap, interval, min(first[1], second[1]), "newcombe", confidence)
 
 
-def student(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of the mean of few independent values (Student 1908); unbounded for a single one."""
-    values = np.asarray(values, float)
-    if len(values) < 2:  # noqa: PLR2004 - one value says nothing about its spread
-        return Interval(-np.inf, np.inf)
-    half = stats.t.isf((1 - confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(float(values.mean() - half), float(values.mean() + half))
-
-
 def bootstrap(
     values: ArrayLike,
     statistic: Callable[[NDArray[np.float64]], float],

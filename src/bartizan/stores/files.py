@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from bartizan.core.digest import Digest, ManifestEntry, manifest_root
 from bartizan.core.errors import ArtefactError
 
 BUFFER_BYTES = 1 << 20
-"""Measured: larger buffers leave the cache, smaller ones cost calls."""
+"""From 64 KiB to 8 MiB the measured time is the same; large reads are kinder to network disks."""
 SINGLE_FILE = "."
 """Name of a file that is signed by itself, as the reference implementation of OpenSSF Model Signing has it."""
 MAX_FILES = 1_000_000
 MAX_DEPTH = 128
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFiles:
@@ -36,12 +41,21 @@ class LocalFiles:
         """See ``core.ports.Files``."""
         if _kind(path) == "file":
             return [ManifestEntry(SINGLE_FILE, digest_file(path))]
-        files = sorted(walk(path))
-        if not files:
-            raise ArtefactError(f"{path} holds no files", remedy="give the folder that holds the artefact.")
-        with ThreadPoolExecutor(self._threads) as pool:
-            digests = pool.map(lambda name: digest_file(path / name), files)
-            return [ManifestEntry(name, digest) for name, digest in zip(files, digests, strict=True)]
+        names = list(walk(path))
+        if not names:
+            raise ArtefactError(f"{_shown(path)} holds no files", remedy="give the folder that holds the artefact.")
+        return sorted(self._digest_all(path, names))
+
+    def _digest_all(self, folder: Path, names: list[str]) -> list[ManifestEntry]:
+        """Each thread takes the next name when it is done, so large files keep nobody waiting."""
+        threads = min(self._threads, len(names))
+        waiting = deque(names)
+        if threads == 1:
+            return _digest_waiting(folder, waiting)
+        with ThreadPoolExecutor(threads) as pool:
+            return [
+                entry for part in pool.map(_digest_waiting, [folder] * threads, [waiting] * threads) for entry in part
+            ]
 
 
 def digest_file(path: Path) -> Digest:
@@ -50,77 +64,135 @@ def digest_file(path: Path) -> Digest:
     Raises:
         ArtefactError: it cannot be read, is no regular file, or changed while it was read.
     """
-    buffer = bytearray(BUFFER_BYTES)
-    window = memoryview(buffer)
-    state = hashlib.sha256()
+    return _digest_at(path, path, None, bytearray(BUFFER_BYTES))
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, with ``/`` between parts, folder by folder.
+
+    Raises:
+        ArtefactError: a link, a special file, a name that is no text, too many files, or no access.
+    """
+    pending, count = [""], 0
+    while pending:
+        here = pending.pop()
+        place = folder / here
+        if here.count("/") > MAX_DEPTH:
+            raise ArtefactError(
+                f"{_shown(place)} lies more than {MAX_DEPTH} folders deep", remedy="flatten the folder."
+            )
+        with _readable(place), _opened(folder, here) as descriptor, os.scandir(descriptor) as items:
+            for item in items:
+                name = here + _name(item.name, place)
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(f"{name}/")
+                    continue
+                if not item.is_file(follow_symlinks=False):
+                    raise _odd(folder / name, link=item.is_symlink())
+                count += 1
+                if count + len(pending) > MAX_FILES:
+                    raise ArtefactError(f"{_shown(folder)} holds more than {MAX_FILES} files", remedy="split it.")
+                yield name
+
+
+def _digest_waiting(folder: Path, waiting: deque[str]) -> list[ManifestEntry]:
+    """Digest files until none is waiting; after an error the others stop too."""
+    buffer, found = bytearray(BUFFER_BYTES), []
+    name = _next(waiting)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        while name is not None:
+            inside = name[: name.rfind("/") + 1]
+            with _readable(folder / inside), _opened(folder, inside) as descriptor:
+                while name is not None and name[: name.rfind("/") + 1] == inside:
+                    digest = _digest_at(folder / name, name[len(inside) :], descriptor, buffer)
+                    found.append(ManifestEntry(name, digest))
+                    name = _next(waiting)
+    except BaseException:
+        waiting.clear()
+        raise
+    return found
+
+
+def _next(waiting: deque[str]) -> str | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
+def _digest_at(path: Path, name: str | Path, folder: int | None, buffer: bytearray) -> Digest:
+    """SHA-256 of the file ``name`` in the open ``folder``; ``path`` is what errors call it."""
+    with _readable(path):
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+        try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                raise ArtefactError(f"{_shown(path)} is no regular file", remedy="give a file or a folder of files.")
-            total = 0
-            while count := stream.readinto(buffer):
+                raise _odd(path)
+            state, total, window = hashlib.sha256(), 0, memoryview(buffer)
+            while count := os.readv(descriptor, [buffer]):
                 state.update(window[:count])
                 total += count
             after = os.fstat(descriptor)
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{_shown(path)} cannot be read: {error}", remedy="give a readable file.") from error
+        finally:
+            os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or total != after.st_size:
         raise ArtefactError(f"{_shown(path)} changed while it was read", remedy="try again when nothing writes to it.")
     return Digest(state.hexdigest())
 
 
-def walk(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder, with ``/`` between parts.
+@contextmanager
+def _opened(folder: Path, inside: str) -> Iterator[int]:
+    """Descriptor of the folder ``inside/`` below ``folder``, reached step by step so that no link is followed."""
+    here = os.open(folder, _FOLDER)
+    try:
+        for part in inside.split("/")[:-1]:
+            outer, here = here, os.open(part, _FOLDER, dir_fd=here)
+            os.close(outer)
+        yield here
+    finally:
+        os.close(here)
 
-    Raises:
-        ArtefactError: a link, a special file, a name that is no text, too many files, or no access.
-    """
-    pending, count = [(folder, "", 0)], 0
-    while pending:
-        here, prefix, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise ArtefactError(f"{_shown(here)} lies more than {MAX_DEPTH} folders deep", remedy="flatten the folder.")
-        try:
-            found = list(os.scandir(here))
-        except OSError as error:
-            raise ArtefactError(f"{_shown(here)} cannot be read: {error}", remedy="give a readable folder.") from error
-        for item in found:
-            name = prefix + _name(item.name)
-            if item.is_dir(follow_symlinks=False):
-                pending.append((Path(item.path), f"{name}/", depth + 1))
-            elif item.is_file(follow_symlinks=False):
-                count += 1
-                if count > MAX_FILES:
-                    raise ArtefactError(f"{folder} holds more than {MAX_FILES} files", remedy="split the artefact.")
-                yield name
-            else:
-                what = "a symbolic link" if item.is_symlink() else "no regular file"
-                raise ArtefactError(f"{_shown(Path(item.path))} is {what}", remedy="put the file itself there.")
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtefactError(
+            f"{_shown(path)} cannot be read: {reason}", remedy="give a readable file or folder."
+        ) from error
 
 
 def _kind(path: Path) -> str:
-    try:
+    with _readable(path):
         mode = path.lstat().st_mode
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{_shown(path)} cannot be read: {error}", remedy="check the path.") from error
-    if stat.S_ISLNK(mode):
-        raise ArtefactError(f"{_shown(path)} is a symbolic link", remedy="give the path that it leads to.")
     if stat.S_ISDIR(mode):
         return "folder"
     if stat.S_ISREG(mode):
         return "file"
-    raise ArtefactError(f"{_shown(path)} is no regular file", remedy="give a file or a folder of files.")
+    raise _odd(path, link=stat.S_ISLNK(mode))
 
 
-def _name(name: str) -> str:
+def _odd(path: Path, *, link: bool = False) -> ArtefactError:
+    if link:
+        return ArtefactError(
+            f"{_shown(path)} is a symbolic link", remedy="put the file itself there, or give its path."
+        )
+    return ArtefactError(f"{_shown(path)} is no regular file", remedy="give a file or a folder of files.")
+
+
+def _name(name: str, folder: Path) -> str:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise ArtefactError(f"file name {name!r} is not UTF-8", remedy="rename the file.") from error
+        raise ArtefactError(
+            f"file name {name!a} in {_shown(folder)} is not UTF-8", remedy="rename the file."
+        ) from error
     return name
 
 
 def _shown(path: Path) -> str:
-    return str(path).encode(errors="backslashreplace").decode()
+    """A path that cannot play tricks on a terminal."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)

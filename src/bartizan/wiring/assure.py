@@ -86,7 +86,7 @@ def assure(
     """
     system = workspace.system()
     policy = gate_of(system, gate)
-    workspace.signer("service")  # fail before the work, not after it
+    _ = workspace.service  # fail before the work, not after it
     before = situation(workspace, system, only=only)
     due = [(job, "asked for") for job in before.jobs] if fresh else before.due()
     endings = _run(workspace, before, [job for job, _ in due], listener)
@@ -124,7 +124,7 @@ def decide(workspace: Workspace, now: Situation, name: str, policy: Gate) -> tup
     for item in reversed(now.evidence):
         if item.holds and item.statement and _same(item.statement.read(), new):
             return result, item.digest
-    return result, workspace.publish(said, workspace.signer("service"))
+    return result, workspace.publish(said, workspace.service)
 
 
 def _same(old: object, new: predicates.Verdict) -> bool:
@@ -154,7 +154,7 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
         reports[job.key] = blob.digest
         if job.check.name == "scan" and outcome.predicate.result == "PASSED":
             clean.add(job.subject.digest)
-        return workspace.publish(said, workspace.signer("service"), [blob])
+        return workspace.publish(said, workspace.service, [blob])
 
     def report(key: str) -> bytes | None:
         return results.read_report(workspace.blobs.get(reports[key])).inner() if key in reports else None

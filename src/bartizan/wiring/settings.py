@@ -32,6 +32,7 @@ SETTINGS = (
     Setting("blobs", f"{STATE}/blobs", "Reports and documents: a folder, or s3://bucket/prefix."),
     Setting("pin", f"{STATE}/pin.json", "What was last seen of ledger and trust. Keep it apart from the ledger."),
     Setting("keys", f"{STATE}/keys", "Folder of key files."),
+    Setting("service", "service", "Name of the key that signs results, verdicts and checkpoints."),
     Setting("origin", "", "Name of the ledger in its checkpoints. Empty: bartizan.local/NAME-OF-FOLDER."),
     Setting("passphrase_file", "", "File whose first line unlocks key files; BARTIZAN_PASSPHRASE holds it directly."),
     Setting("journals", f"{STATE}/journals", "Folder in which attacks keep what they asked, to go on after a kill."),

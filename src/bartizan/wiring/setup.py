@@ -130,6 +130,12 @@ def install_trust(workspace: Workspace, body: bytes) -> trust.Trust:
     """Append a trust document that was signed elsewhere, if it follows from the current one."""
     with workspace.view() as view:
         accepted = trust.accept_next(view.signed_trust, body)
+    ledger_key = workspace.service.keyid
+    if reason := accepted.trust.why_not(ledger_key, trust.CHECKPOINT, workspace.clock()):
+        raise TrustError(
+            f"nobody here could sign the next checkpoint: {reason}",
+            remedy="grant another key the role ledger first, and name it in BARTIZAN_SERVICE.",
+        )
     workspace.append([body])
     return accepted.trust
 

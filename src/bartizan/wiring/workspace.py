@@ -146,7 +146,7 @@ class Workspace:
 
     def append(self, bodies: Sequence[bytes], signer: Signer | None = None) -> Batch | None:
         """Append envelopes under a checkpoint signed by ``signer`` (default: the service key)."""
-        signer = signer or self.signer("service")
+        signer = signer or self.service
         with self.view() as view:
             expect = view
         batch = ledger.append(
@@ -185,6 +185,11 @@ class Workspace:
         return True
 
     # ---- keys
+
+    @property
+    def service(self) -> Signer:
+        """The key that signs results, verdicts and checkpoints."""
+        return self.signer(self.settings.values["service"])
 
     def signer(self, name: str) -> Signer:
         """The key called ``name``: a file in the key folder, or a URI set as BARTIZAN_SIGNER_NAME."""

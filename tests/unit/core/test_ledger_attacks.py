@@ -352,6 +352,30 @@ def test_any_text_as_checkpoint_is_refused_with_a_ledger_error(text):
         checkpoint.parse(text)
 
 
+def test_a_key_that_may_not_sign_checkpoints_appends_nothing(world):
+    world.good()
+    before = world.view().note
+    body = envelope.seal_statement(_statement(world), [world.signers["service"]])
+    with pytest.raises(LedgerError, match="cannot be signed"):
+        world.append(body, by="owner")
+    world.now += timedelta(days=365 * 6)
+    with pytest.raises(LedgerError, match="cannot be signed"):
+        world.append(body)
+    assert world.view().note == before
+
+
+def test_an_expired_trust_document_can_be_renewed(world):
+    world.good()
+    first = world.view().signed_trust
+    world.now = first.trust.expires + timedelta(days=1)
+    renewed = msgspec.structs.replace(
+        first.trust, version=2, previous=first.digest, expires=world.now + timedelta(days=365)
+    )
+    world.append(trust.seal(renewed, [world.signers["root"]]))
+    world.scan()
+    assert world.view().trust.version == 2
+
+
 def test_untrusted_trust_documents_in_the_ledger_are_passed_over(world):
     document = msgspec.structs.replace(
         world.view().trust, version=2, previous=world.view().signed_trust.digest, principals=()

@@ -64,40 +64,45 @@ def test_another_seed_gives_another_report(check, outcomes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("check", "metrics", "curves", "threat"),
+    ("check", "promised"),
     [
         (
             LabelFlipCheck,
-            {"clean_accuracy", "accuracy_drop_at_10_percent", "positive_recall_drop_at_10_percent"},
-            {f"accuracy_by_poison_rate_{strategy}" for strategy in ("random", "margin_guided", "targeted")},
-            ("contributor", ("labels", "training")),
+            (
+                {"clean_accuracy", "accuracy_drop_at_10_percent", "positive_recall_drop_at_10_percent"},
+                {f"accuracy_by_poison_rate_{strategy}" for strategy in ("random", "margin_guided", "targeted")},
+                ("contributor", ("labels", "training")),
+            ),
         ),
         (
             MembershipCheck,
-            {
-                f"{game}{metric}"
-                for game in ("", "pipeline_")
-                for metric in (
-                    "auc",
-                    "tpr_at_1_percent_fpr",
-                    "tpr_at_0_1_percent_fpr",
-                    "balanced_accuracy_advantage",
-                )
-            },
-            {f"{game}roc_{rule}" for game in ("", "pipeline_") for rule in ("lira_offline", "loss_threshold")},
-            ("user", ("scores", "training")),
+            (
+                {
+                    f"{game}{metric}"
+                    for game in ("", "pipeline_")
+                    for metric in (
+                        "auc",
+                        "tpr_at_1_percent_fpr",
+                        "tpr_at_0_1_percent_fpr",
+                        "balanced_accuracy_advantage",
+                    )
+                },
+                {f"{game}roc_{rule}" for game in ("", "pipeline_") for rule in ("lira_offline", "loss_threshold")},
+                ("user", ("scores", "training")),
+            ),
         ),
         (
             ExtractionCheck,
-            {"fidelity", "fidelity_near_boundary", "substitute_accuracy", "queries_for_90_percent_fidelity"},
-            {"fidelity_by_queries"},
-            ("user", ("scores",)),
+            (
+                {"fidelity", "fidelity_near_boundary", "substitute_accuracy", "queries_for_90_percent_fidelity"},
+                {"fidelity_by_queries"},
+                ("user", ("scores",)),
+            ),
         ),
     ],
 )
-def test_the_statement_holds_the_promised_metrics_each_with_an_interval(
-    check, metrics, curves, threat, system, outcomes
-):
+def test_the_statement_holds_the_promised_metrics_each_with_an_interval(check, promised, system, outcomes):
+    metrics, curves, threat = promised
     outcome = outcomes[check]
     assessment = make(outcome.predicate_type, system.of_kind("model")[0], outcome.predicate).read()
     assert metrics <= set(assessment.metrics)

@@ -120,7 +120,8 @@ class ActiveExtraction:
     title = "Model extraction from scores, with chosen queries"
     family = "extraction"
     technique = "T38"
-    atlas: tuple[str, ...] = ("AML.T0024.002",)
+    atlas: tuple[str, ...] = ("T05", "AML.T0024.002")
+    """T05 is the other catalogue technique that is exercised: the copy is a proxy."""
     needs = frozenset({Access.SCORES})
     position = "user"
     references: tuple[str, ...] = (

@@ -140,7 +140,8 @@ class LabelFlip:
     title = "Label flipping in the training data, at random, guided and against one class"
     family = "poisoning"
     technique = "T16"
-    atlas: tuple[str, ...] = ("AML.T0020",)
+    atlas: tuple[str, ...] = ("T17", "AML.T0020")
+    """T17 is the other catalogue technique that is exercised, by the targeted flips."""
     needs = frozenset({Access.LABELS, Access.TRAINING})
     position = "contributor"
     references: tuple[str, ...] = (
@@ -222,6 +223,8 @@ def _most_harmful(
     own, other = np.sort(order[::2]), np.sort(order[1::2])
     if rankings is TARGETED:
         other = other[view.labels[other] == view.positive]
+    if not len(other):
+        return next(iter(rankings))
     right = {}
     for name, ranking in rankings.items():
         labels = flip(view.take(own), ranking, max(1, count // 2), rng)

@@ -25,32 +25,33 @@ _BASES = frozenset({"object", "dict", "list", "set", "frozenset", "tuple", "int"
 _BIT_GENERATORS = frozenset({"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"})
 
 
-def _listed_class(symbol: Symbol) -> Name:
+def _listed_class(judge: Judge, symbol: Symbol, offset: int) -> Name:
+    """The class of which a callable makes an instance; noted when it is not listed."""
     if symbol.__class__ is not Name:
         raise RefusedError("its first argument is no imported class")
     symbol.used = True
-    if symbol.listed and not symbol.uses & Use.NEW:
+    if not symbol.listed:
+        judge.report("pickle/unlisted-class", f"constructs {symbol}", offset)
+    elif not symbol.uses & Use.NEW:
         raise RefusedError(f"{symbol} is not to be constructed")
     return symbol
 
 
-def _class_first(_judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+def _class_first(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
     """``copyreg.__newobj__(cls, ...)`` and its kind: an instance of the first argument."""
     if not args:
         raise RefusedError("it has no arguments")
-    return _listed_class(args[0])
+    return _listed_class(judge, args[0], offset)
 
 
 def _reconstructor(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
     """``copyreg._reconstructor(cls, base, state)``."""
     if len(args) != 3:  # noqa: PLR2004 -- its signature
         raise RefusedError("it takes a class, a base and a state")
-    cls = _listed_class(args[0])
+    cls = _listed_class(judge, args[0], offset)
     base = args[1]
     if base.__class__ is not Name or (base.module, base.name) not in {("builtins", name) for name in _BASES}:
         raise RefusedError("its base is not a built-in class")
-    if not cls.listed:
-        judge.report("pickle/unlisted-class", f"constructs {cls}", offset)
     return cls
 
 
@@ -148,7 +149,7 @@ def _masked_array(judge: Judge, callee: Name, args: tuple[Symbol, ...], offset: 
     if len(args) != 4:  # noqa: PLR2004 -- its signature
         raise RefusedError("it takes two classes, a shape and a type")
     _reconstruct_array(judge, callee, args[1:], offset)
-    return _listed_class(args[0])
+    return _listed_class(judge, args[0], offset)
 
 
 def _torch_tensor(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
@@ -199,11 +200,11 @@ def _dtype(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -
     return callee
 
 
-def _reconstruct_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+def _reconstruct_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
     """``numpy.core.multiarray._reconstruct(subtype, shape, typecode)``."""
     if len(args) != 3:  # noqa: PLR2004 -- its signature
         raise RefusedError("it takes a class, a shape and a type")
-    cls = _listed_class(args[0])
+    cls = _listed_class(judge, args[0], offset)
     shape = judge.reader.numbers(args[1])
     if shape is None or product(shape) > MOST_ALLOCATED or any(side < 0 for side in shape):
         raise RefusedError("its shape is not that of an empty array")

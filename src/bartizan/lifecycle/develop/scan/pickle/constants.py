@@ -25,8 +25,11 @@ class BrokenPickleError(Exception):
 def line_end(data: Buffer, start: int) -> int:
     """Offset of the newline that ends the line from ``start``.
 
+    A line may also be ended by the end of the file; the unpickler then takes its last character
+    for the newline, imports and calls what it names, and only fails afterwards.
+
     Raises:
-        BrokenPickleError: there is none.
+        BrokenPickleError: there is nothing left.
     """
     width = 256
     at = start
@@ -36,7 +39,9 @@ def line_end(data: Buffer, start: int) -> int:
             return at + found
         at += width
         width = LONG_LINE
-    raise BrokenPickleError("a text line has no end")
+    if start >= len(data):
+        raise BrokenPickleError("a text line is missing")
+    return len(data) - 1
 
 
 def line(data: Buffer, start: int) -> bytes:

@@ -66,13 +66,13 @@ class PickleExaminer:
             self.draft.gap(at, len(data), "follow the pickle")
 
     def _is_pickle(self, one: Walk) -> bool:
-        """Whether bytes without a signature turned out to be a pickle, whole or cut off after it did damage."""
+        """Whether bytes without a signature turned out to be a pickle, whole or broken off on its way."""
         rules = {issue.rule for issue in one.issues}
         harm = any(RULES[rule].verdict is Verdict.DANGEROUS for rule in rules)
         if one.ended == "stop" and "pickle/malformed" not in rules:
             is_signed = self.source.data[one.start] == op.PROTO
             return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(self.source.data)
-        return harm and one.calls > 0
+        return one.calls > 0 and (harm or any(name.listed for name in one.judge.names.values()))
 
     def _take(self, one: Walk) -> None:
         """Turn what one walk found into findings and counts."""

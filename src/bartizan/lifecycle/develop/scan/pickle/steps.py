@@ -277,7 +277,8 @@ def _load_put(machine: Machine, pos: int) -> int:
 def _two_lines(machine: Machine, pos: int) -> tuple[str, str, int]:
     try:
         module = constants.line(machine.data, pos + 1)
-        name = constants.line(machine.data, pos + 2 + len(module))
+        second = pos + 2 + len(module)
+        name = constants.line(machine.data, second) if second < len(machine.data) else b""
         return module.decode(), name.decode(), pos + 3 + len(module) + len(name)
     except UnicodeDecodeError as error:
         raise BrokenPickleError("an imported name is not UTF-8") from error
