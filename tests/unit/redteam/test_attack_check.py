@@ -181,7 +181,7 @@ def test_every_attack_is_a_check_like_any_other(name, system):
         "model:victim",
         "dataset:train",
         "dataset:evaluation",
-        f"settings:{name}",
+        f"settings:{name}:victim",
     }
     assert pickle.loads(pickle.dumps(check)).name == name
 
@@ -198,7 +198,9 @@ def test_where_only_labels_are_answered_the_variant_for_labels_is_run(tmp_path):
 def test_a_result_goes_stale_by_what_it_rests_on_and_by_nothing_else(tmp_path):
     def settings(**changed):
         system = system_in(tmp_path, **changed)
-        return HopSkipJumpCheck().inputs(system, system.of_kind("model")[0])["settings:redteam.evasion.hopskipjump"]
+        return HopSkipJumpCheck().inputs(system, system.of_kind("model")[0])[
+            "settings:redteam.evasion.hopskipjump:victim"
+        ]
 
     same = settings()
     assert settings(shadow_models=99) == settings(repeats=2) == same

@@ -65,6 +65,9 @@ def store_errors(place: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         text = str(error).partition("\n")[0]
         raise StoreError(f"the ledger at {place} failed: {text[:400]}", remedy="correct BARTIZAN_RECORDS.") from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes a damaged schema in its complaint, and the driver stumbles over the quotation.
+        raise StoreError(f"the ledger at {place} is damaged: {error.reason}", remedy=_RESTORE) from error
 
 
 def altered(place: str, error: Exception) -> StoreError:

@@ -1,15 +1,14 @@
-"""Opening a ledger database: which engine, which schema version."""
+"""Opening a ledger database: is it one, can it be written, which version are its tables?"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import Connection, Engine
 
 from bartizan.core.errors import StoreError
+from bartizan.stores.records.engines import make_engine, parse_location, reading, writing
 from bartizan.stores.records.errors import store_errors
 from bartizan.stores.records.sql import SqlRecords
 
@@ -17,101 +16,80 @@ SCHEMA_VERSION = "0001"
 """Newest migration in ``stores/migrations/versions``; a test compares."""
 OLDER_VERSIONS: frozenset[str] = frozenset()
 """Schema versions that can be migrated from."""
-BUSY_SECONDS = 30
+
+_VERSION_TABLE = "alembic_version"
+_OURS = {_VERSION_TABLE, "envelope"}
 
 
 def open_records(location: str) -> SqlRecords:
     """Open a ledger database by path or URL; create or upgrade its tables.
 
     Raises:
-        StoreError: it cannot be reached, is damaged, or was written by a newer version.
+        StoreError: it cannot be reached or written, is damaged, is not a ledger, or was written by
+            a newer version.
     """
-    url = _url(location)
+    url = parse_location(location)
     place = url.render_as_string(hide_password=True)
-    with store_errors(place):
-        engine = _engine(url)
-        try:
-            _migrate(engine, place)
-        except BaseException:
-            engine.dispose()
-            raise
+    engine = make_engine(url)
+    try:
+        with store_errors(place):
+            _prepare(engine, place)
+    except BaseException:
+        engine.dispose()
+        raise
     return SqlRecords(engine, place)
 
 
-def _url(location: str) -> URL:
-    if "://" not in location:
-        path = Path(location)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+def _prepare(engine: Engine, place: str) -> None:
+    with reading(engine) as connection:
+        _check_writable(connection, place)
+        version = _version(connection, place)
+    if version != SCHEMA_VERSION:
+        # Two processes may open a new ledger at once: who comes second finds it made.
+        with writing(engine) as connection:
+            if _version(connection, place) != SCHEMA_VERSION:
+                _migrate(connection)
+
+
+def _check_writable(connection: Connection, place: str) -> None:
+    if connection.dialect.name == "postgresql":
+        recovering = connection.execute(sa.text("SELECT pg_is_in_recovery()")).scalar_one()
+        fixed = connection.execute(sa.text("SHOW default_transaction_read_only")).scalar_one()
+        if recovering or fixed == "on":
             raise StoreError(
-                f"no folder for the ledger {path}: {error}", remedy="give a folder to write to."
-            ) from error
-        return URL.create("sqlite", database=str(path))
-    try:
-        url = make_url(location)
-    except (ArgumentError, ValueError) as error:
-        raise StoreError("BARTIZAN_RECORDS is no database URL", remedy="see `bartizan settings`.") from error
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+                f"the ledger at {place} is read-only", remedy="connect to the primary server, as a user who may write."
+            )
+
+
+def _version(connection: Connection, place: str) -> str | None:
+    """Schema version of the database; None for an empty one.
+
+    Raises:
+        StoreError: it is not a ledger, or one of another version.
+    """
+    tables = set(sa.inspect(connection).get_table_names())
+    if not tables:
+        return None
+    if not tables >= _OURS:
         raise StoreError(
-            f"databases of kind {url.get_backend_name()} are not supported",
-            remedy="use a path, sqlite:///path or postgresql+psycopg://user@host/name.",
+            f"the database {place} belongs to another program (it has a table {min(tables - _OURS, default='')!a:.80})",
+            remedy="give the ledger a database, or a schema, of its own.",
         )
-    return url
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        try:
-            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise StoreError("PostgreSQL needs a driver", remedy="pip install 'bartizan[postgres]'.") from error
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Transactions are begun by _begin_sqlite; the driver's own habit begins them too late.
-    connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "cell_size_check=ON",
-        "trusted_schema=OFF",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    writing = connection.get_execution_options().get("bartizan_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
-def _migrate(engine: Engine, place: str) -> None:
-    version = _version(engine)
-    if version == SCHEMA_VERSION:
-        return
-    if version is not None and version not in OLDER_VERSIONS:
+    found = connection.execute(sa.text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalars().all()  # noqa: S608 - our constant
+    version = str(found[0]) if len(found) == 1 else ""
+    if version != SCHEMA_VERSION and version not in OLDER_VERSIONS:
         raise StoreError(
-            f"the ledger at {place} was written by another version (schema {version[:20]!r}; this is {SCHEMA_VERSION})",
+            f"the ledger at {place} was written by another version (schema {version!a:.20}; this is {SCHEMA_VERSION})",
             remedy="upgrade bartizan, or restore the ledger from a backup.",
         )
+    return version
+
+
+def _migrate(connection: Connection) -> None:
     from alembic import command  # noqa: PLC0415 - slow to import, and needed once in a ledger's life
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
-    config.attributes["engine"] = engine
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _version(engine: Engine) -> str | None:
-    """Schema version of the database; None for an empty one."""
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.execute(sa.text("select version_num from alembic_version")).scalar()
-        return str(found) if found is not None else None

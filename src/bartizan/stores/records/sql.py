@@ -5,28 +5,36 @@ Every row is checked for the kind of its values when it is read: a database file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, Self
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bartizan.core.digest import Digest
+from bartizan.core.errors import StoreError
 from bartizan.core.ports import Batch, CheckpointRow, Edge, Entry, IndexRow, Node
+from bartizan.stores.records import persons
 from bartizan.stores.records import tables as t
-from bartizan.stores.records.errors import store_errors
+from bartizan.stores.records.engines import reading, writing
+from bartizan.stores.records.errors import altered, store_errors
 
-ADVISORY_LOCK = 0x62617274697A616E
-"""Key of PostgreSQL's advisory lock that serialises appends: "bartizan"."""
-SCAN_ROWS = 500
+SCAN_BYTES = 16 * 1024 * 1024
+"""A scan holds about this much at a time, or one entry if that is larger."""
+SCAN_ROWS = 2000
 MANY = 500
 """Values in one IN list."""
+INSERT_ROWS = 10_000
+"""Rows handed to the driver at once."""
 
-_INDEX_ROW = tuple[int, int, str, str, bytes]
-_ENTRY_ROW = tuple[int, str, bytes, str, int, bytes]
-_CHECKPOINT_ROW = tuple[int, str, bytes, int]
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_INDEX_ROW = tuple[_Number, _Number, _Hex, str, bytes]
+_ENTRY_ROW = tuple[_Number, _Hex, bytes, str, _Number, bytes]
+_CHECKPOINT_ROW = tuple[_Number, str, bytes, _Number]
 
 _BUCKETS = (
     sa.select(
@@ -52,12 +60,27 @@ _CHECKPOINT = sa.select(
 ).order_by(t.CHECKPOINT.c.size.desc())
 
 
+_SPAN = _ENTRY.where(t.ENVELOPE.c.seq.between(sa.bindparam("first"), sa.bindparam("last"))).order_by(t.ENVELOPE.c.seq)
+_SIZES = (
+    sa.select(t.ENVELOPE.c.seq, sa.func.length(t.ENVELOPE.c.body))
+    .where(t.ENVELOPE.c.seq >= sa.bindparam("start"))
+    .order_by(t.ENVELOPE.c.seq)
+    .limit(SCAN_ROWS)
+)
+
+
 class SqlRecords:
-    """See ``core.ports.Records``."""
+    """See ``core.ports.Records``; beside it, the names of persons. Made by ``open_records``."""
 
     def __init__(self, engine: Engine, place: str) -> None:
         self._engine = engine
         self._place = place
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -66,69 +89,80 @@ class SqlRecords:
     @contextmanager
     def snapshot(self) -> Iterator[SqlSnapshot]:
         """See ``core.ports.Records``."""
-        options: dict[str, Any] = {}
-        if self._engine.dialect.name == "postgresql":
-            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with store_errors(self._place), self._engine.connect().execution_options(**options) as connection:
-            yield SqlSnapshot(connection)
+        with store_errors(self._place), reading(self._engine) as connection:
+            snapshot = SqlSnapshot(connection, self._place)
+            # The view begins with the first question, so ask one now.
+            snapshot.checkpoint()
+            yield snapshot
 
     def append(self, build: Callable[[SqlWriter], Batch | None]) -> Batch | None:
         """See ``core.ports.Records``."""
-        with store_errors(self._place), self._writing() as connection:
-            batch = build(SqlWriter(connection))
+        with store_errors(self._place), writing(self._engine) as connection:
+            batch = build(SqlWriter(connection, self._place))
             if batch is not None:
                 _write(connection, batch)
             return batch
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction that no other append runs beside."""
-        with self._engine.connect().execution_options(bartizan_write=True) as connection, connection.begin():
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-            yield connection
-
     def replace_derived(
-        self, index: Iterable[IndexRow], edges: Iterable[Edge], nodes: Iterable[Node], shards: dict[int, bytes]
+        self, index: Iterable[IndexRow], edges: Iterable[Edge], nodes: Iterable[Node], shards: Mapping[int, bytes]
     ) -> None:
-        """Replace every derived row, in one transaction."""
-        with store_errors(self._place), self._writing() as connection:
+        """Replace every derived row, in one transaction.
+
+        Raises:
+            StoreError: the ledger grew since the rows were computed; nothing is replaced.
+        """
+        with store_errors(self._place), writing(self._engine) as connection:
             for table in (t.SUBJECT, t.EDGE, t.NODE, t.HEAD):
                 connection.execute(table.delete())
             _write_derived(connection, index, edges, nodes, shards)
+            self._check_all_indexed(connection)
 
-    # ---- names of persons: beside the ledger, erasable
+    def _check_all_indexed(self, connection: Connection) -> None:
+        # Every entry speaks about something, so the newest one has a line in the index.
+        stored, indexed = (
+            connection.execute(sa.select(sa.func.max(table.c.seq))).scalar() for table in (t.ENVELOPE, t.SUBJECT)
+        )
+        if stored != indexed:
+            raise StoreError(
+                f"the ledger at {self._place} grew while its index was computed",
+                remedy="run `bartizan ledger reindex` again.",
+            )
 
     def remember_principal(self, keyid: str, display: str, contact: str) -> None:
-        """Keep the name behind a key id; replaces what was kept."""
-        with store_errors(self._place), self._writing() as connection:
-            connection.execute(t.PRINCIPAL.delete().where(t.PRINCIPAL.c.keyid == keyid))
-            connection.execute(t.PRINCIPAL.insert().values(keyid=keyid, display=display, contact=contact))
+        """Keep the name behind a key id; replaces what was kept.
+
+        Raises:
+            StoreError: this person was erased.
+        """
+        with store_errors(self._place), writing(self._engine) as connection:
+            persons.remember(connection, keyid, display, contact)
 
     def erase_principal(self, keyid: str, erased_at: str) -> None:
-        """Forget the name behind a key id; the ledger stays as it is."""
-        with store_errors(self._place), self._writing() as connection:
-            connection.execute(
-                t.PRINCIPAL.update()
-                .where(t.PRINCIPAL.c.keyid == keyid)
-                .values(display="", contact="", erased_at=erased_at)
-            )
+        """Forget the name behind a key id, down to the bytes on disk; the ledger stays as it is.
+
+        Raises:
+            StoreError: nobody is known by this key id.
+        """
+        with store_errors(self._place):
+            persons.erase(self._engine, keyid, erased_at)
 
     def principals(self) -> dict[str, tuple[str, str]]:
         """Key id to (name, contact) of persons who were not erased."""
-        query = sa.select(t.PRINCIPAL.c.keyid, t.PRINCIPAL.c.display, t.PRINCIPAL.c.contact)
-        with store_errors(self._place), self._engine.connect() as connection:
-            rows = connection.execute(query.where(t.PRINCIPAL.c.erased_at.is_(None))).all()
-        return {keyid: (display, contact) for keyid, display, contact in rows}
+        with store_errors(self._place), reading(self._engine) as connection:
+            return persons.known(connection)
 
 
 class _Reader:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, place: str) -> None:
         self._connection = connection
+        self._place = place
 
     def _rows(self, query: Any, kind: Any, **values: Any) -> list[Any]:
-        rows = self._connection.execute(query, values).all()
-        return msgspec.convert([tuple(row) for row in rows], list[kind])
+        try:
+            rows = self._connection.execute(query, values).all()
+            return msgspec.convert([tuple(row) for row in rows], list[kind])
+        except (msgspec.ValidationError, UnicodeError, OverflowError) as error:
+            raise altered(self._place, error) from error
 
     def checkpoint(self) -> CheckpointRow | None:
         """See ``core.ports.Snapshot``."""
@@ -136,7 +170,7 @@ class _Reader:
         return _checkpoint(found[0]) if found else None
 
     def _shards(self, query: Any) -> dict[int, bytes]:
-        return dict(self._rows(query, tuple[int, bytes]))
+        return dict(self._rows(query, tuple[_Number, bytes]))
 
 
 class SqlWriter(_Reader):
@@ -151,7 +185,7 @@ class SqlWriter(_Reader):
         found: dict[Digest, int] = {}
         for some in _portions(digests):
             query = sa.select(t.ENVELOPE.c.digest, t.ENVELOPE.c.seq).where(t.ENVELOPE.c.digest.in_(some))
-            found |= {Digest(digest): seq for digest, seq in self._rows(query, tuple[str, int])}
+            found |= {Digest(digest): seq for digest, seq in self._rows(query, tuple[_Hex, _Number])}
         return found
 
 
@@ -166,8 +200,8 @@ class SqlSnapshot(_Reader):
         """
         # Two subqueries: SQLite answers one end from the index, but both together by reading everything.
         ends = (sa.select(end(t.ENVELOPE.c.seq)).scalar_subquery() for end in (sa.func.min, sa.func.max))
-        [(first, last)] = self._connection.execute(sa.select(*ends))
-        return 0 if last is None else int(last) + 1 - int(first)
+        [(first, last)] = self._rows(sa.select(*ends), tuple[_Number | None, _Number | None])
+        return 0 if last is None or first is None else last + 1 - first
 
     def shards(self) -> dict[int, bytes]:
         """See ``core.ports.Snapshot``."""
@@ -192,11 +226,20 @@ class SqlSnapshot(_Reader):
 
     def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
         """See ``core.ports.Snapshot``."""
-        query = _ENTRY.where(t.ENVELOPE.c.seq >= sa.bindparam("start")).order_by(t.ENVELOPE.c.seq).limit(SCAN_ROWS)
-        if stop is not None:
-            query = query.where(t.ENVELOPE.c.seq < stop)
-        while rows := self._rows(query, _ENTRY_ROW, start=start):
-            yield from map(_entry, rows)
+        for first, last in self._spans(start, stop):
+            yield from map(_entry, self._rows(_SPAN, _ENTRY_ROW, first=first, last=last))
+
+    def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int]]:
+        """First and last entries of portions that fit into memory whatever the size of an entry."""
+        sizes = _SIZES if stop is None else _SIZES.where(t.ENVELOPE.c.seq < stop)
+        while rows := self._rows(sizes, tuple[_Number, _Number], start=start):
+            first, held = rows[0][0], 0
+            for seq, size in rows:
+                if held and held + size > SCAN_BYTES:
+                    yield first, seq - 1
+                    first, held = seq, 0
+                held += size
+            yield first, rows[-1][0]
             start = rows[-1][0] + 1
 
     def find(self, digest: Digest) -> Entry | None:
@@ -219,7 +262,7 @@ class SqlSnapshot(_Reader):
         if subject:
             column = t.SUBJECT.c.subject_digest
             query = query.where(column >= subject, column < subject + "g")
-        return [row[0] for row in self._rows(query, tuple[int])]
+        return [row[0] for row in self._rows(query, tuple[_Number])]
 
     def nodes(self, coordinates: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """See ``core.ports.Snapshot``."""
@@ -229,7 +272,7 @@ class SqlSnapshot(_Reader):
                 query = sa.select(t.NODE.c.place, t.NODE.c.hash).where(
                     t.NODE.c.level == level, t.NODE.c.place.in_(some)
                 )
-                found |= {(level, place): value for place, value in self._rows(query, tuple[int, bytes])}
+                found |= {(level, place): value for place, value in self._rows(query, tuple[_Number, bytes])}
         return found
 
     def checkpoints(self) -> Iterator[CheckpointRow]:
@@ -250,7 +293,7 @@ class SqlSnapshot(_Reader):
                 row
                 for some in _portions(sorted(frontier))
                 for row in self._rows(
-                    columns.where(near.in_(some)).order_by(far, t.EDGE.c.seq), tuple[str, str, str, int]
+                    columns.where(near.in_(some)).order_by(far, t.EDGE.c.seq), tuple[_Hex, _Hex, str, _Number]
                 )
             ]
             found += [Edge(child=Digest(c), parent=Digest(p), kind=kind, seq=seq) for c, p, kind, seq in rows]
@@ -278,9 +321,9 @@ def _checkpoint(row: _CHECKPOINT_ROW) -> CheckpointRow:
 
 
 def _write(connection: Connection, batch: Batch) -> None:
-    connection.execute(t.ENVELOPE.insert(), [msgspec.structs.asdict(entry) for entry in batch.entries])
+    _insert(connection, t.ENVELOPE, map(msgspec.structs.asdict, batch.entries))
     _write_derived(connection, batch.index, batch.edges, batch.nodes, batch.shards)
-    connection.execute(t.CHECKPOINT.insert(), msgspec.structs.asdict(batch.checkpoint))
+    _insert(connection, t.CHECKPOINT, [msgspec.structs.asdict(batch.checkpoint)])
 
 
 def _write_derived(
@@ -288,9 +331,9 @@ def _write_derived(
     index: Iterable[IndexRow],
     edges: Iterable[Edge],
     nodes: Iterable[Node],
-    shards: dict[int, bytes],
+    shards: Mapping[int, bytes],
 ) -> None:
-    subjects = [
+    subjects = (
         {
             "bucket": row.bucket,
             "seq": row.seq,
@@ -299,12 +342,16 @@ def _write_derived(
             "leaf_hash": row.leaf_hash,
         }
         for row in index
-    ]
-    lines = {(edge.child, edge.parent, edge.kind, edge.seq): msgspec.structs.asdict(edge) for edge in edges}
-    places = [{"level": node.level, "place": node.index, "hash": node.hash} for node in nodes]
-    for table, rows in ((t.SUBJECT, subjects), (t.EDGE, list(lines.values())), (t.NODE, places)):
-        if rows:
-            connection.execute(table.insert(), rows)
+    )
+    _insert(connection, t.SUBJECT, subjects)
+    _insert(connection, t.EDGE, map(msgspec.structs.asdict, dict.fromkeys(edges)))
+    _insert(connection, t.NODE, ({"level": node.level, "place": node.index, "hash": node.hash} for node in nodes))
     if shards:
         connection.execute(t.HEAD.delete().where(t.HEAD.c.shard.in_(list(shards))))
-        connection.execute(t.HEAD.insert(), [{"shard": number, "hashes": heads} for number, heads in shards.items()])
+        _insert(connection, t.HEAD, ({"shard": number, "hashes": heads} for number, heads in shards.items()))
+
+
+def _insert(connection: Connection, table: sa.Table, rows: Iterable[dict[str, Any]]) -> None:
+    waiting = iter(rows)
+    while some := list(itertools.islice(waiting, INSERT_ROWS)):
+        connection.execute(table.insert(), some)

@@ -15,10 +15,15 @@ _NATIVE = dict(
     zip("?bBhHiIlLqQpPefdgFDGc", (1, 1, 1, 2, 2, 4, 4, 8, 8, 8, 8, 8, 8, 2, 4, 8, 16, 8, 16, 32, 1), strict=True)
 )
 _POINTER = 8
-HAS_OBJECT = 1
-"""Flag of a dtype that holds references."""
 OBJECT_FLAGS = 63
-"""Flags of the object dtype itself, as numpy pickles them."""
+"""Flags of the object dtype itself, as numpy pickles them (``numpy/ndarraytypes.h``)."""
+REFERENCE_FLAGS = 3
+"""Flags of a structure that holds references: NPY_ITEM_REFCOUNT and NPY_LIST_PICKLE."""
+HARMLESS_FLAGS = 0x98
+"""NPY_NEEDS_INIT, NPY_NEEDS_PYAPI and NPY_ALIGNED_STRUCT."""
+_ORDERS = frozenset("<>|=")
+_ALIGNMENTS = frozenset({-1, 1, 2, 4, 8, 16, 32})
+_LARGEST = 1 << 31
 DEEPEST = 16
 
 
@@ -61,7 +66,11 @@ def layout_of(reader: Reader, dtype: Symbol, depth: int = 0) -> Layout:
     if dtype.__class__ is not Call or str(dtype.callee) != "numpy.dtype" or depth > DEEPEST:
         raise DtypeError("it is not made by numpy.dtype alone")
     base = base_layout(reader, dtype.args)
-    return base if dtype.state is None else check_state(reader, base, dtype.state, depth)
+    if dtype.state is None:
+        return base
+    if len(dtype.args) != 3 or reader.number(dtype.args[2]) != 1:  # noqa: PLR2004 -- (type, align, copy)
+        raise DtypeError("it changes a dtype that all arrays share")
+    return check_state(reader, base, dtype.state, depth)
 
 
 def base_layout(reader: Reader, args: Symbol) -> Layout:
@@ -86,29 +95,46 @@ def base_layout(reader: Reader, args: Symbol) -> Layout:
 def check_state(reader: Reader, base: Layout, state: Symbol, depth: int = 0) -> Layout:
     """Layout of a dtype after ``dtype.__setstate__(state)``.
 
-    numpy trusts the flags in the state: a dtype that holds references but does not say so lets raw
-    bytes pass for pointers.
+    numpy trusts this state, flags included: wrong ones crash the process or let raw bytes pass for
+    pointers. So nothing is accepted but what numpy writes.
 
     Raises:
-        DtypeError: the state contradicts itself or is not understood.
+        DtypeError: the state contradicts itself or is not one that numpy writes.
     """
     if state.__class__ is not tuple or len(state) not in {8, 9}:
         raise DtypeError("its state has not eight or nine parts")
-    version, _order, subarray, _names, fields, size, _alignment, flags = state[:8]
-    numbers = [reader.number(item) for item in (version, size, flags)]
-    if numbers[0] not in {3, 4} or numbers[1] is None or numbers[2] is None:
+    version, order, subarray, names, fields = state[:5]
+    size, alignment, flags = (reader.number(item) for item in state[5:8])
+    if reader.number(version) != len(state) - 5 or reader.text(order) not in _ORDERS:
         raise DtypeError("its state is of an unknown version")
-    itemsize = base.itemsize if numbers[1] < 0 else numbers[1]
+    if size is None or alignment is None or flags is None or alignment not in _ALIGNMENTS or not -1 <= size < _LARGEST:
+        raise DtypeError("its size, alignment and flags are not numpy's")
     has_object = base.has_object
+    itemsize = base.itemsize if size < 0 else size
     if not reader.is_none(subarray):
         has_object |= _subarray(reader, subarray, itemsize, depth)
     if not reader.is_none(fields):
         has_object |= _fields(reader, fields, itemsize, depth)
-    if has_object and not numbers[2] & HAS_OBJECT:
-        raise DtypeError("it holds objects and its flags deny it")
-    if base.has_object and numbers[2] != OBJECT_FLAGS:
-        raise DtypeError("the flags of its object type are not numpy's")
-    return Layout(itemsize, has_object=has_object or bool(numbers[2] & HAS_OBJECT))
+        _check_names(reader, names, fields)
+    elif not reader.is_none(names):
+        raise DtypeError("it has names and no fields")
+    _check_flags(flags, has_object=has_object, is_plain=base.has_object)
+    return Layout(itemsize, has_object=has_object)
+
+
+def _check_flags(flags: int, *, has_object: bool, is_plain: bool) -> None:
+    expected = OBJECT_FLAGS if is_plain else REFERENCE_FLAGS if has_object else 0
+    if flags != OBJECT_FLAGS and flags & ~HARMLESS_FLAGS == expected:
+        return
+    if flags != OBJECT_FLAGS or not has_object:
+        raise DtypeError(f"its flags are {flags}, which numpy does not write for it")
+
+
+def _check_names(reader: Reader, names: Symbol, fields: Symbol) -> None:
+    listed = [reader.text(name) for name in names] if names.__class__ is tuple else [None]
+    known = {reader.text(key) for key, _ in reader.pairs(fields) or ()}
+    if None in listed or len(set(listed)) != len(listed) or not set(listed) <= known:
+        raise DtypeError("its names are not those of its fields")
 
 
 def _subarray(reader: Reader, subarray: Symbol, itemsize: int, depth: int) -> bool:

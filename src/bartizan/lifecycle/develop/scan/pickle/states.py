@@ -41,8 +41,9 @@ def _scipy_distribution(reader: Reader, _target: Call, state: Symbol) -> None:
 
 def _dtype(reader: Reader, target: Call, state: Symbol) -> None:
     try:
-        base = arrays.layout_of(reader, Call(target.callee, target.args, None))
-        arrays.check_state(reader, base, state)
+        changed = Call(target.callee, target.args, None)
+        changed.state = state
+        arrays.layout_of(reader, changed)
     except arrays.DtypeError as error:
         raise RefusedError(str(error)) from error
 
