@@ -616,8 +616,8 @@ RULES = {
     "collections.deque": "args=items",
     "copyreg._reconstructor": "args=reconstructor",
     "fractions.Fraction": "args=fraction",
-    "functools.partial": "args=partial state=partial",
-    "numpy.dtype": "args=dtype state=dtype",
+    "functools.partial": "args=partial",
+    "numpy.dtype": "args=dtype",
     "numpy.ma.core._mareconstruct": "args=masked-array",
     "numpy.random._pickle.__bit_generator_ctor": "args=bit-generator",
     "numpy.random._pickle.__generator_ctor": "args=generator",
@@ -637,6 +637,24 @@ RULES = {
     "torch.storage._load_from_bytes": "args=torch-bytes",
 }
 """Rules given by hand, by name; those below by the last part of the name."""
+STATES = {
+    "functools.partial": "partial",
+    "numpy.dtype": "dtype",
+    **dict.fromkeys(
+        (
+            "numpy.ndarray",
+            "numpy.matrix",
+            "numpy.matrixlib.defmatrix.matrix",
+            "numpy.memmap",
+            "numpy.rec.recarray",
+            "numpy.recarray",
+            "numpy.ma.core.MaskedArray",
+            "numpy.ma.MaskedArray",
+        ),
+        "ndarray",
+    ),
+}
+"""Rules for states, by name."""
 RULES_BY_NAME = {
     "_frombuffer": "args=buffer-array",
     "_reconstruct": "args=reconstruct-array",
@@ -663,17 +681,18 @@ TITLES = {"sklearn": "scikit-learn", "stdlib": "python"}
 
 
 def with_rules(module, name, use):
-    """The uses of a name together with the rule it was given."""
+    """The uses of a name together with the rules it was given."""
+    words = [use]
     rule = RULES.get(f"{module}.{name}") or RULES_BY_NAME.get(name, "")
     if name.startswith("__pyx_unpickle_"):
         rule = "args=class-first"
-    if (
-        module == "scipy.stats._continuous_distns"
-        or module == "scipy.stats._discrete_distns"
-        or name in ("rv_continuous", "rv_discrete")
-    ):
-        rule = "state=scipy-distribution" if "build" in use else rule
-    return f"{use} {rule}".strip() if "call" in use or rule.startswith("state") else use
+    if "call" in use:
+        words.append(rule)
+    if "build" in use and (state := STATES.get(f"{module}.{name}")):
+        words.append(f"state={state}")
+    if "build" in use and module in ("scipy.stats._continuous_distns", "scipy.stats._discrete_distns", "scipy.stats._distn_infrastructure"):
+        words.append("state=scipy-distribution")
+    return " ".join(word for word in words if word)
 
 
 def grouped(names):

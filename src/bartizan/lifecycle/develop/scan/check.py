@@ -56,6 +56,8 @@ class ScanCheck:
                 f"{subject.path} has digest {short(report.digest)} and was declared with {short(subject.digest)}",
                 remedy="run the command again when nothing writes to the file.",
             )
+        if report.size == 0:
+            raise ArtefactError(f"{subject.id} is empty: {subject.path} holds no model", remedy="put the model there.")
         context.progress(1, 1, report.verdict)
         return Outcome(
             predicate_type=TEST_RESULT,

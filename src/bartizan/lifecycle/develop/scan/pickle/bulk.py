@@ -13,6 +13,7 @@ from typing import Any
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol
 
 LONGEST_TEXT = 63
 
@@ -74,11 +75,13 @@ class Run:
         if opcode == op.MEMOIZE:
             self.memoised.append(stack[-1])
         elif opcode == op.EMPTY_LIST:
-            stack.append([])
+            stack.append(ListSymbol())
         elif opcode == op.MARK:
             marks.append(len(stack))
         elif opcode == op.APPENDS:
-            del stack[marks.pop() :]
+            mark = marks.pop()
+            stack[mark - 1].constants = len(stack) - mark
+            del stack[mark:]
         else:
             count = opcode - op.TUPLE1 + 1
             stack[-count:] = [tuple(stack[-count:])]

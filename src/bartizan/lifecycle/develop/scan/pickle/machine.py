@@ -32,7 +32,7 @@ from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     SHORT_BINUNICODE,
     TUPLE2,
 )
-from bartizan.lifecycle.develop.scan.pickle.values import Name, Symbol, is_container
+from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol, Name, Symbol, is_container
 
 if TYPE_CHECKING:
     from bartizan.lifecycle.develop.scan.pickle.judge import Judge
@@ -219,7 +219,7 @@ class Machine:
                     nodes += 1
                     pos += 1
                 elif opcode == EMPTY_LIST:
-                    push([])
+                    push(ListSymbol())
                     nodes += 1
                     pos += 1
                 else:

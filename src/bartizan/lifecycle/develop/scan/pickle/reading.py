@@ -7,7 +7,7 @@ from bartizan.lifecycle.develop.scan.pickle import constants
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
-from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Name, SetSymbol, Symbol
+from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, ListSymbol, Name, SetSymbol, Symbol
 
 LONGEST_TEXT = 1 << 16
 COST_OF_PAIR = 8
@@ -90,6 +90,19 @@ class Reader:
                 flat.append(item)
         return list(zip(flat[::2], flat[1::2], strict=True)) if len(flat) % 2 == 0 else None
 
+    def length(self, symbol: Symbol) -> int | None:
+        """Number of items of a list; None when it is anything else."""
+        if symbol.__class__ is not ListSymbol:
+            return None
+        count = int(symbol.constants)
+        for item in symbol:
+            if item.__class__ is Run:
+                item.work_out(self.data)
+                self._spend(COST_OF_PAIR)
+            count += len(item.items) if item.__class__ is Run else 1
+        self._spend(len(symbol))
+        return count
+
     def fields(self, symbol: Symbol) -> dict[str, Symbol] | None:
         """A dict whose keys are all constant text; None when it is anything else."""
         pairs = self.pairs(symbol)
@@ -138,4 +151,4 @@ class Reader:
             return f"({shown}{', ...' if len(symbol) > MOST_ITEMS else ',' if len(symbol) == 1 else ''})"
         if symbol.__class__ is SetSymbol:
             return "{...}"
-        return "[...]" if symbol.__class__ is list else "<items>"
+        return "[...]" if symbol.__class__ is ListSymbol else "<items>"

@@ -48,6 +48,25 @@ def _dtype(reader: Reader, target: Call, state: Symbol) -> None:
         raise RefusedError(str(error)) from error
 
 
+def _ndarray(reader: Reader, _target: Call, state: Symbol) -> None:
+    """``ndarray.__setstate__((version, shape, dtype, fortran_order, data))``; masked arrays have two parts more.
+
+    For objects numpy takes as many items from the list as the shape says, whether they are there or not.
+    """
+    if state.__class__ is not tuple or len(state) not in {5, 7}:
+        raise RefusedError("it is not the one that numpy writes")
+    shape, dtype, data = state[1], state[2], state[4]
+    sides = reader.numbers(shape)
+    try:
+        layout = arrays.layout_of(reader, dtype)
+    except arrays.DtypeError as error:
+        raise RefusedError(f"its dtype: {error}") from error
+    if sides is None or any(side < 0 for side in sides):
+        raise RefusedError("its shape is no tuple of sizes")
+    if layout.has_object and reader.length(data) != arrays.product(sides):
+        raise RefusedError("it has not as many objects as its shape says")
+
+
 def _partial(_reader: Reader, _target: Call, state: Symbol) -> None:
     """``functools.partial.__setstate__((function, args, keywords, attributes))``."""
     if state.__class__ is not tuple or len(state) != 4 or not is_plain_callable(state[0]):  # noqa: PLR2004
@@ -62,5 +81,6 @@ def is_plain_callable(symbol: Symbol) -> bool:
 STATE_RULES: dict[str, StateRule] = {
     "scipy-distribution": _scipy_distribution,
     "dtype": _dtype,
+    "ndarray": _ndarray,
     "partial": _partial,
 }

@@ -12,7 +12,15 @@ from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError
 from bartizan.lifecycle.develop.scan.pickle.machine import Machine, Step, StopError
-from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Name, SetSymbol, Symbol, is_container
+from bartizan.lifecycle.develop.scan.pickle.values import (
+    Call,
+    DictSymbol,
+    ListSymbol,
+    Name,
+    SetSymbol,
+    Symbol,
+    is_container,
+)
 
 KEPT_ITEMS = 512
 """Dicts and tuples with more items than this keep only those that are no constants."""
@@ -129,7 +137,9 @@ def _load_frozenset(machine: Machine, pos: int) -> int:
 def _load_list(machine: Machine, pos: int) -> int:
     items = machine.pop_mark()
     machine.nodes += 1
-    machine.stack.append(_not_constant(items))
+    target = ListSymbol()
+    target.add(items)
+    machine.stack.append(target)
     return pos + 1
 
 
@@ -155,12 +165,11 @@ def _load_appends(machine: Machine, pos: int) -> int:
 
 
 def _extend(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> None:
-    if target.__class__ is list:
-        kept = _not_constant(items)
-        for item in kept:
+    if target.__class__ is ListSymbol:
+        target.add(items)
+        for item in items:
             if item.__class__ is DictSymbol:
                 item.drop_constants()
-        target.extend(kept)
     else:
         _grow(machine, target, items, pos)
 
@@ -173,7 +182,7 @@ def _grow(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> No
         machine.judge.items(target, pos)
         if target.__class__ is Call:
             target.grown = (target.grown or []) + _not_constant(items)
-    elif target.__class__ is list:
+    elif target.__class__ is ListSymbol:
         target.extend(_not_constant(items))  # list[0] = value
     elif target.__class__ is not int or machine.data[target] != op.BYTEARRAY8:
         raise BrokenPickleError("items are added to something that takes none")

@@ -7,13 +7,26 @@ between two of them there may be any number of constants.
 
 from __future__ import annotations
 
-from bartizan.lifecycle.develop.scan.pickle.values import Name, Symbol, children, is_container
+from bartizan.lifecycle.develop.scan.pickle.bulk import Run
+from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, is_container
 
 CEILING = 1 << 80
 DEEP = 10_000
 """Nesting at which comparing, printing or copying exhausts the stack of any Python."""
 LARGE = 10**9
 """Leaves below which no sharing is worth a finding."""
+
+
+def children(value: Symbol) -> list[Symbol] | tuple[Symbol, ...]:
+    """The symbols that ``value`` holds."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if value.__class__ is Call:
+        parts = (value.callee, value.args, value.state, *(value.grown or ()))
+        return [part for part in parts if part is not None]
+    if value.__class__ is Run:
+        return value.memoised
+    return ()
 
 
 def measure(root: Symbol) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 =====================  =======================================================================
 ``int``                a constant: the offset of the opcode that pushed it
 ``tuple``              a tuple, all items kept
-``list``               a list: only those items that are not constants
+``ListSymbol``         a list: only those items that are not constants, and how many are
 ``DictSymbol``         a dict: keys and values in turn while it is small, else the non-constants
 ``SetSymbol``          a set or a frozenset (or a very long tuple): non-constants only
 ``Name``               something imported
@@ -15,11 +15,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-
-from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 
 Symbol = Any
 """One of the types in the table above."""
@@ -83,6 +82,22 @@ class Call:
         self.grown: list[Symbol] | None = None
 
 
+class ListSymbol(list[Symbol]):
+    """A list. ``constants`` counts the items that are not kept."""
+
+    __slots__ = ("constants",)
+
+    def __init__(self, items: Iterable[Symbol] = ()) -> None:
+        super().__init__(items)
+        self.constants = 0
+
+    def add(self, items: list[Symbol]) -> None:
+        """Append items, of which only those are kept that are no constants."""
+        kept = [item for item in items if item.__class__ is not int]
+        self.constants += len(items) - len(kept)
+        self.extend(kept)
+
+
 class DictSymbol(list[Symbol]):
     """A dict. ``whole`` is false once constants had to be dropped."""
 
@@ -102,18 +117,6 @@ class SetSymbol(list[Symbol]):
     """A set or frozenset, or a tuple too long to keep."""
 
     __slots__ = ()
-
-
-def children(value: Symbol) -> list[Symbol] | tuple[Symbol, ...]:
-    """The symbols that ``value`` holds."""
-    if isinstance(value, (list, tuple)):
-        return value
-    if value.__class__ is Call:
-        parts = (value.callee, value.args, value.state, *(value.grown or ()))
-        return [part for part in parts if part is not None]
-    if value.__class__ is Run:
-        return value.memoised
-    return ()
 
 
 def is_container(value: Symbol) -> bool:
