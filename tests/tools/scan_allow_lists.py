@@ -690,7 +690,7 @@ def with_rules(module, name, use):
         words.append(rule)
     if "build" in use and (state := STATES.get(f"{module}.{name}")):
         words.append(f"state={state}")
-    if "build" in use and module in ("scipy.stats._continuous_distns", "scipy.stats._discrete_distns", "scipy.stats._distn_infrastructure"):
+    if "build" in use and module.startswith("scipy.stats.") and name.endswith(("_gen", "_frozen")):
         words.append("state=scipy-distribution")
     return " ".join(word for word in words if word)
 
