@@ -139,10 +139,12 @@ def _entries():
 
 def test_large_requests_are_answered_in_portions(records):
     rows = tuple(
-        IndexRow(bucket=number % 4096, subject=digest_bytes(b"%d" % number), predicate_type="x", seq=0, leaf_hash=b"l")
+        IndexRow(
+            bucket=number % 4096, subject=digest_bytes(b"%d" % number), predicate_type="x", seq=0, leaf_hash=b"l" * 32
+        )
         for number in range(3000)
     )
-    nodes = tuple(Node(level=1, index=number, hash=b"h") for number in range(3000))
+    nodes = tuple(Node(level=1, index=number, hash=b"h" * 32) for number in range(3000))
     empty = CheckpointRow(size=0, note="", frontier=b"", received_ms=0)
     records.append(
         lambda _: Batch(entries=_entries(), index=rows, edges=(), nodes=nodes, shards={0: b"x"}, checkpoint=empty)
@@ -156,14 +158,14 @@ def test_large_requests_are_answered_in_portions(records):
 def test_two_processes_lose_nothing_and_leave_no_gap(location, records):
     begin(records)
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=append_statements, args=(location, name, 25)) for name in ("one", "two")]
+    workers = [context.Process(target=append_statements, args=(location, name, 100)) for name in ("one", "two")]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     with records.snapshot() as snapshot:
-        assert audit.audit(snapshot, None).checkpoint.size == 51
+        assert audit.audit(snapshot, None).checkpoint.size == 201
 
 
 @REAL

@@ -66,6 +66,7 @@ def _matches(line: str, said: str) -> bool:
     )
 
 
+@pytest.mark.control("1.1-l")
 def test_the_tutorial_does_what_it_says(tmp_path):
     example = ROOT / "examples" / "tumour"
     (tmp_path / "examples").mkdir()

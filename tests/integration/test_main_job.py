@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 
+from datetime import timedelta
+
 import pytest
 
+from bartizan.wiring.assure import gate_of, judge, situation
+from bartizan.wiring.workspace import Workspace, utc_now
 from fixtures.project import bartizan
 
 
@@ -17,6 +21,7 @@ def first(assured_once):
     return int(code), output
 
 
+@pytest.mark.control("ROKE-2")
 def test_the_first_run_does_everything_and_decides(first, assured_once):
     code, output = first
     assert code in {0, 1}, output
@@ -119,3 +124,37 @@ def test_the_ledger_of_a_whole_run_verifies(assured_once):
     done = bartizan(assured_once, "ledger", "verify", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reports"] >= 10
+
+
+@pytest.mark.control("2.3-x")
+def test_models_and_datasets_are_linked_many_to_many_and_a_change_lists_the_others(project, ask_in):
+    back = json.loads(ask_in(project, "impact", "model:tumour", "--back", "--json")[1])
+    assert {"dataset:train", "dataset:holdout"} <= {item["what"] for item in back}
+    for dataset in ("dataset:train", "dataset:holdout"):
+        forward = json.loads(ask_in(project, "impact", dataset, "--json")[1])
+        reached = {item["what"] for item in forward}
+        assert "model:tumour" in reached
+        assert "assessment redteam.evasion.square" in reached
+        assert "verdict release" in reached
+
+
+@pytest.mark.control("1.4-c")
+def test_an_assessment_that_is_too_old_or_of_another_digest_does_not_count(project):
+    space = Workspace(project)
+    system = space.system()
+    rule = next(rule for rule in system.declaration.gate["release"].rule if rule.check == "redteam.privacy.membership")
+    assert rule.max_age
+    assert _state(space, rule.id) == "met"
+    late = Workspace(project, clock=lambda: utc_now() + timedelta(days=400))
+    assert _state(late, rule.id) == "unmet"
+    model = project / "model" / "tumour.joblib"
+    model.write_bytes(model.read_bytes() + b"\0")
+    assert _state(space, rule.id) == "unmet"
+    space.close()
+    late.close()
+
+
+def _state(space, rule_id) -> str:
+    system = space.system()
+    result = judge(situation(space, system), "release", gate_of(system, "release"))
+    return next(item.state for item in result.results if item.rule.id == rule_id)

@@ -19,7 +19,7 @@ from bartizan.core.evidence import Standing
 
 T = TypeVar("T")
 
-MOST_RULES, MOST_ATTACKS, MOST_FINDINGS, MOST_DECISIONS, MOST_ENDED = 5, 5, 4, 3, 3
+MOST_RULES, MOST_ATTACKS, MOST_FINDINGS, MOST_DECISIONS, MOST_ENDED = 4, 4, 3, 2, 2
 
 
 class Listed(msgspec.Struct, Generic[T], frozen=True):

@@ -178,7 +178,8 @@ def _thinned(points: Sequence[Point]) -> tuple[Point, ...]:
 def _named(found: Sequence[tuple[str, Sequence[Series]]]) -> list[Series]:
     """Curves under the shortest names that tell them apart: the attack's, the curve's own, or both."""
     named = []
-    for title, series in found:
+    for whole, series in found:
+        title = whole.partition(": ")[0]
         for entry in series:
             own = entry.name if len(found) == 1 else f"{title}: {entry.name}"
             named.append((own if len(series) > 1 and entry.name else title, entry.points))

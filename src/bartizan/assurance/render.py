@@ -17,7 +17,8 @@ from markupsafe import Markup
 from bartizan.assurance import text
 from bartizan.assurance.figures.attackmap import attackmap, by_stage, hatching, heat
 from bartizan.assurance.figures.curves import SHAPES, figure
-from bartizan.assurance.figures.dataflow import dataflow, zones
+from bartizan.assurance.figures.dataflow import dataflow
+from bartizan.assurance.figures.routes import zones
 from bartizan.assurance.front import front
 from bartizan.assurance.model import ReportModel, Series
 from bartizan.core.digest import canonical_json, short
@@ -87,6 +88,7 @@ def _context(model: ReportModel) -> dict[str, object]:
         "lines": {line.digest: line for line in model.evidence},
         "style": Markup(_style()),  # noqa: S704 - our own file
         "shapes": SHAPES,
+        "listed": {line.id for chapter in (*model.principles, *model.sources) for line in chapter.controls},
         "most": max((point.before for point in model.attack_map.points), default=0) if model.attack_map else 0,
     }
 

@@ -55,7 +55,7 @@ def evaluate(ctx: click.Context, name: str, as_json: bool) -> int:
     space = workspace(ctx)
     system = space.system()
     policy = gate_of(system, name)
-    result, digest = decide(space, situation(space, system), name, policy)
+    _, result, digest = decide(space, situation(space, system), name, policy)
     if as_json:
         show_json({"passed": result.passed, "verdict": digest, "gate": name})
     else:

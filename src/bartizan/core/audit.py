@@ -10,7 +10,7 @@ from bartizan.core import checkpoint as notes
 from bartizan.core import index, merkle
 from bartizan.core.errors import LedgerError, TamperedError
 from bartizan.core.ledger import edges_of, read
-from bartizan.core.ports import Edge, Entry, IndexRow, Node, Snapshot
+from bartizan.core.ports import BUCKETS, HEADS_PER_SHARD, Edge, Entry, IndexRow, Node, Snapshot
 from bartizan.core.view import RESTORE, Pin, View, check_entry
 
 
@@ -86,10 +86,25 @@ def audit(snapshot: Snapshot, pin: Pin | None) -> View:
         raise LedgerError("the ledger is empty", remedy="run `bartizan init`.")
     if index.index_root(rebuilt.shards) != view.checkpoint.index_root:
         raise LedgerError("the index is not that of the entries", remedy="run `bartizan ledger reindex`.")
+    _check_index(snapshot, rebuilt)
     stored = snapshot.nodes([(node.level, node.index) for node in rebuilt.nodes])
     if any(stored.get((node.level, node.index)) != node.hash for node in rebuilt.nodes):
         raise LedgerError("stored tree nodes are not those of the entries", remedy="run `bartizan ledger reindex`.")
     return view
+
+
+def _check_index(snapshot: Snapshot, rebuilt: Rebuilt) -> None:
+    """Every stored index line and bucket head must be that of the entries, and no other."""
+    expected: dict[int, list[IndexRow]] = {}
+    for row in rebuilt.index:
+        expected.setdefault(row.bucket, []).append(row)
+    for start in range(0, BUCKETS + 1, HEADS_PER_SHARD):
+        numbers = range(start, min(start + HEADS_PER_SHARD, BUCKETS + 1))
+        stored = snapshot.buckets(numbers)
+        if any(stored.get(number, []) != expected.get(number, []) for number in numbers):
+            raise LedgerError(
+                "stored index lines are not those of the entries", remedy="run `bartizan ledger reindex`."
+            )
 
 
 def _roots_at(snapshot: Snapshot, sizes: set[int]) -> dict[int, bytes]:

@@ -36,6 +36,8 @@ _ORIGIN = re.compile(r"[^\s+]{1,200}\Z")
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _DASH = "\u2014"
 _LINES = 5
+LATEST_MS = 253_402_300_799_000
+"""The last second of the year 9999."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,8 @@ def parse(note: str) -> tuple[Checkpoint, list[bytes]]:
         raise LedgerError("not a checkpoint note: size, index or received line is malformed")
     if not _NUMBER.match(received.removeprefix("received ")):
         raise LedgerError("not a checkpoint note: the received line is malformed")
+    if int(received.removeprefix("received ")) > LATEST_MS:
+        raise LedgerError("not a checkpoint note: it is dated beyond the year 9999")
     signatures = []
     for line in tail[:-1].split("\n"):
         mark, _, rest = line.partition(" ")

@@ -19,7 +19,7 @@ from bartizan.core.errors import StatementError
 
 Digest = NewType("Digest", str)
 
-_HEX = re.compile(r"[0-9a-f]{64}\Z")
+HEX = re.compile(r"[0-9a-f]{64}\Z")
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
@@ -37,7 +37,7 @@ def parse_digest(text: str) -> Digest:
         StatementError: it is not.
     """
     bare = text.removeprefix("sha256:")
-    if not _HEX.match(bare):
+    if not HEX.match(bare):
         raise StatementError(
             f"not a SHA-256 digest: {text[:80]!r}", remedy="give 64 lower-case hexadecimal characters."
         )

@@ -48,6 +48,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         """SHA-256 of the whole envelope."""
         return digest_bytes(self.body)
 
+    @property
+    def saying(self) -> Digest:
+        """SHA-256 of what is signed. Other wrappings and other signatures of the same payload share it."""
+        return digest_bytes(pre_authentication(self.payload_type, self.payload))
+
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:
     """The DSSE v1 pre-authentication encoding: what is really signed."""

@@ -13,7 +13,8 @@
     │   ├── TrustError             the trust document does not allow it
     │   │   └── TrustRollbackError an older trust document was offered
     │   └── LedgerError            the ledger contradicts itself or what was seen before
-    │       └── TamperedError      one entry is provably altered; it is named
+    │       ├── TamperedError      one entry is provably altered; it is named
+    │       └── LedgerMovedError   somebody else appended meanwhile; look again and try again
     ├── StoreError                 a database or blob store cannot do its work
     └── WorkError                  a check, attack or engine could not finish
         ├── BudgetError            a query budget is spent
@@ -97,6 +98,10 @@ class TamperedError(LedgerError):
     def __init__(self, message: str, *, seq: int, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.seq = seq
+
+
+class LedgerMovedError(LedgerError):
+    """Somebody else appended since the ledger was looked at; look again and try again."""
 
 
 class StoreError(BartizanError):

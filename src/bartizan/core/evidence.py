@@ -8,18 +8,18 @@ about the digests that it names, and the newest one that still stands is the one
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from bartizan.core import envelope as dsse
 from bartizan.core import predicates
-from bartizan.core.digest import Digest, short
+from bartizan.core.digest import HEX, Digest, short
 from bartizan.core.errors import EvidenceError
 from bartizan.core.ports import Entry
 from bartizan.core.statement import Statement, decode
-from bartizan.core.trust import Trust
+from bartizan.core.trust import ANY, Trust
 from bartizan.core.view import View, moment
 
 
@@ -33,6 +33,8 @@ class Standing(enum.StrEnum):
     REVOKED = "revoked"
     SUPERSEDED = "superseded"
     """A newer statement of the same check, or of the same person in the same matter, stands."""
+    REPEATED = "repeated"
+    """The same payload was signed by the same signers before."""
     UNTRUSTED = "untrusted"
     """No signer that the trust document lets say this."""
     INVALID = "invalid"
@@ -50,6 +52,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     signers: tuple[str, ...]
     """Ids of the principals whose signatures verify and are trusted for this predicate type."""
     keyids: tuple[str, ...]
+    saying: str = ""
+    """Digest of what is signed, whatever it is wrapped in."""
     roles: tuple[str, ...]
     """Roles these principals hold."""
     received_at: datetime
@@ -74,8 +78,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     def report(self) -> Digest | None:
         """Digest of the full report, when there is one."""
         report = self.statement.predicate.get("report") if self.statement else None
-        digest = report.get("digest", {}).get("sha256") if isinstance(report, dict) else None
-        return Digest(digest) if digest else None
+        digest = report.get("digest") if isinstance(report, dict) else None
+        text = digest.get("sha256") if isinstance(digest, dict) else None
+        return Digest(text) if isinstance(text, str) and HEX.match(text) else None
 
     @property
     def holds(self) -> bool:
@@ -92,6 +97,13 @@ class Withdrawn(msgspec.Struct, frozen=True):
     reason: str
     by: Digest
     """Envelope of the revocation."""
+    own_of: frozenset[str] | None = None
+    """None when a role gives the right to withdraw anything; otherwise the keys that signed the
+    revocation, which may withdraw only envelopes that they signed themselves."""
+
+    def reaches(self, keyids: Collection[str]) -> bool:
+        """Whether it reaches an envelope signed by these keys."""
+        return self.own_of is None or not self.own_of.isdisjoint(keyids)
 
 
 Withdrawals = Mapping[str, Sequence[Withdrawn]]
@@ -102,19 +114,24 @@ def withdrawals(view: View) -> dict[str, list[Withdrawn]]:
     """Everything that trusted signers have withdrawn.
 
     A revocation may be signed by whoever a role lets sign revocations, or by the signer of the
-    very envelope that it withdraws. Revocations cannot themselves be revoked: say it anew.
+    very envelope that it withdraws. The right counts that the signer had when the ledger received it,
+    or has now: that a key is replaced later does not bring back what it withdrew. Revocations cannot
+    themselves be revoked: say it anew.
     """
     withdrawn: dict[str, list[Withdrawn]] = {}
     for entry in view.revocations():
         envelope, said = _read(entry)
-        if said is None:
-            continue
-        about = [subject.digest["sha256"] for subject in said.subject]
-        if not _trusted(envelope, said, view.trust, entry) and not _withdraws_own(envelope, about, view):
+        if envelope is None or said is None or said.predicate_type != predicates.REVOCATION:
             continue
         predicate: predicates.Revocation = said.read()
-        item = Withdrawn(predicate.target, predicate.effective_from, predicate.reason, entry.digest)
-        for digest in about:
+        trusts = (view.trust, view.trust_before(entry.seq))
+        by_right = any(_trusted(envelope, said, trust, entry) for trust in trusts)
+        known = {who.keyid: who.public_key for trust in trusts for who in trust.principals}
+        own_of = None if by_right else frozenset(dsse.verified_keyids(envelope, known))
+        if own_of is not None and (not own_of or predicate.target != "envelope"):
+            continue
+        item = Withdrawn(predicate.target, predicate.effective_from, predicate.reason, entry.digest, own_of)
+        for digest in said.about():
             withdrawn.setdefault(digest, []).append(item)
     return withdrawn
 
@@ -130,7 +147,7 @@ def weigh(entry: Entry, trust: Trust, withdrawn: Withdrawals, now: datetime) -> 
         return _evidence(
             entry, said, (), trust, Standing.UNTRUSTED, _why_untrusted(envelope, said, trust, withdrawn, entry)
         )
-    if reason := _why_withdrawn(entry, said, withdrawn, now):
+    if reason := _why_withdrawn(entry, said, keyids, withdrawn, now):
         return _evidence(entry, said, keyids, trust, Standing.REVOKED, reason)
     if said.expires is not None and said.expires <= now:
         return _evidence(
@@ -148,7 +165,7 @@ def stand(weighed: Iterable[Evidence], current: Mapping[str, Digest]) -> list[Ev
     judged = [_against(evidence, current) for evidence in sorted(weighed, key=lambda item: item.seq)]
     newest: dict[tuple[str, ...], int] = {}
     for evidence in judged:
-        if evidence.holds:
+        if evidence.standing in _OVERRULES:
             newest[_matter(evidence)] = evidence.seq
     return [
         msgspec.structs.replace(
@@ -173,8 +190,29 @@ def gather(
     not count, and what it superseded does not come back.
     """
     withdrawn = withdrawals(view)
-    judged = stand((weigh(entry, view.trust, withdrawn, now) for entry in view.about(digests)), current)
+    weighed = (weigh(entry, view.trust, withdrawn, now) for entry in view.about(digests))
+    judged = stand(_first_said(weighed), current)
     return [_with_report(evidence, intact) for evidence in judged]
+
+
+def _first_said(weighed: Iterable[Evidence]) -> Iterator[Evidence]:
+    """Let a statement count once.
+
+    The same payload in another wrapping, or with the same signers'
+    signatures made again, says nothing new: a withdrawn or outdated statement cannot be renewed so.
+    """
+    signed: dict[str, set[str]] = {}
+    for evidence in weighed:
+        if evidence.standing in {Standing.INVALID, Standing.UNTRUSTED} or evidence.statement is None:
+            yield evidence
+            continue
+        before = signed.setdefault(evidence.saying, set())
+        if before.issuperset(evidence.keyids):
+            reason = "the same was said before by the same signers"
+            yield msgspec.structs.replace(evidence, standing=Standing.REPEATED, reason=reason)
+        else:
+            yield evidence
+        before.update(evidence.keyids)
 
 
 def _with_report(evidence: Evidence, intact: Callable[[Digest], bool]) -> Evidence:
@@ -183,6 +221,10 @@ def _with_report(evidence: Evidence, intact: Callable[[Digest], bool]) -> Eviden
         return evidence
     reason = f"its report {short(report)} is missing or altered"
     return msgspec.structs.replace(evidence, standing=Standing.INVALID, reason=reason)
+
+
+_OVERRULES = frozenset({Standing.HOLDS, Standing.EXPIRED})
+"""A statement that has run out still ended what was said before it: nothing older comes back."""
 
 
 def _read(entry: Entry) -> tuple[dsse.Envelope | None, Statement | None]:
@@ -208,11 +250,11 @@ def _trusted(envelope: dsse.Envelope | None, said: Statement, trust: Trust, entr
 
 
 def _may_decide(trust: Trust, keyid: str, decision: predicates.Decision) -> bool:
-    """A person decides in a role that it holds; a service only what is marked as automated."""
+    """A person decides in a role that it holds and that may decide. A service is no person."""
     principal = trust.principal_of(keyid)
-    if principal is None or decision.role not in principal.roles:
+    if principal is None or principal.service or decision.role not in principal.roles:
         return False
-    return not principal.service or decision.mode == "automated"
+    return not {predicates.DECISION, ANY}.isdisjoint(trust.roles.get(decision.role, ()))
 
 
 def _why_untrusted(envelope: dsse.Envelope, said: Statement, trust: Trust, withdrawn: Withdrawals, entry: Entry) -> str:
@@ -234,35 +276,19 @@ def _key_withdrawn(keyid: str, withdrawn: Withdrawals, received_at: datetime) ->
     return any(item.target == "key" and item.effective_from <= received_at for item in withdrawn.get(keyid, ()))
 
 
-def _why_withdrawn(entry: Entry, said: Statement, withdrawn: Withdrawals, now: datetime) -> str:
+def _why_withdrawn(
+    entry: Entry, said: Statement, keyids: Collection[str], withdrawn: Withdrawals, now: datetime
+) -> str:
     for item in withdrawn.get(entry.digest, ()):
-        if item.target == "envelope" and item.effective_from <= now:
+        if item.target == "envelope" and item.effective_from <= now and item.reaches(keyids):
             return f"it was withdrawn: {item.reason}"
     for digest in (*said.about(), *said.rests_on()):
         for item in withdrawn.get(digest, ()):
             if item.target == "artefact" and item.effective_from <= now:
                 return f"{short(digest)}, which it speaks about or rests on, was withdrawn: {item.reason}"
-            if item.target == "envelope" and item.effective_from <= now:
+            if item.target == "envelope" and item.effective_from <= now and item.own_of is None:
                 return f"statement {short(digest)}, which it rests on, was withdrawn: {item.reason}"
     return ""
-
-
-def _withdraws_own(envelope: dsse.Envelope | None, about: Sequence[str], view: View) -> bool:
-    """Whether all of ``about`` are envelopes signed by a key that also signed this revocation."""
-    if envelope is None:
-        return False
-    signed_by = set(dsse.verified_keyids(envelope, {who.keyid: who.public_key for who in view.trust.principals}))
-    for digest in about:
-        target = view.find(Digest(digest))
-        if target is None:
-            return False
-        if not signed_by.intersection(dsse.verified_keyids(dsse.parse(target.body), _pems(view.trust, signed_by))):
-            return False
-    return bool(about)
-
-
-def _pems(trust: Trust, keyids: Collection[str]) -> dict[str, str]:
-    return {who.keyid: who.public_key for who in trust.principals if who.keyid in keyids}
 
 
 def _against(evidence: Evidence, current: Mapping[str, Digest]) -> Evidence:
@@ -288,7 +314,8 @@ def _matter(evidence: Evidence) -> tuple[str, ...]:
     subjects = ",".join(sorted(said.about()))
     person = ",".join(sorted(evidence.signers)) if said.predicate_type == predicates.DECISION else ""
     gate = str(said.predicate.get("gate", ""))
-    concerns = ",".join(sorted(map(str, said.predicate.get("concerns", ()))))
+    listed = said.predicate.get("concerns", ())
+    concerns = ",".join(sorted(map(str, listed if isinstance(listed, list | tuple) else [listed])))
     # A yes and a no to the same question are one matter, so approval and rejection share a kind.
     kind = {"rejection": "approval"}.get(evidence.kind, evidence.kind)
     return said.predicate_type, subjects, evidence.check, kind, gate, person, concerns
@@ -304,6 +331,7 @@ def _evidence(  # noqa: PLR0917
         statement=said,
         signers=tuple(owner.id for owner in owners),
         keyids=keyids,
+        saying=dsse.parse(entry.body).saying if said else "",
         roles=tuple(dict.fromkeys(role for owner in owners for role in owner.roles)),
         received_at=moment(entry.received_ms),
         standing=standing,

@@ -188,6 +188,8 @@ def _broken(evidence: Evidence, conditions: Iterable[Condition]) -> str:
     """The first condition that a statement breaks, said in a sentence; empty when it meets them all."""
     assert evidence.statement is not None  # noqa: S101 - _fits has seen it
     predicate = evidence.statement.read()
+    if evidence.kind == "rejection":
+        return "it is a rejection"
     for condition in conditions:
         value = look_up(predicate, condition.field)
         if not _meets(value, condition):

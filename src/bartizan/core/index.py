@@ -23,6 +23,9 @@ EMPTY_HEAD = bytes(HEAD_BYTES)
 _EMPTY_SHARD = bytes(HEAD_BYTES * HEADS_PER_SHARD)
 
 
+_REINDEX = "run `bartizan ledger verify`, then `bartizan ledger reindex`."
+
+
 def bucket_of(subject: str) -> int:
     """The bucket that a subject digest falls into."""
     return int(subject[:3], 16)
@@ -54,7 +57,14 @@ def chain(rows: Iterable[IndexRow], head: bytes = EMPTY_HEAD) -> bytes:
 
 
 def index_root(shards: Mapping[int, bytes]) -> bytes:
-    """Hash over all bucket heads; shards that are not stored are empty."""
+    """Hash over all bucket heads; shards that are not stored are empty.
+
+    Raises:
+        TamperedError: a shard is not one of ours, or not of its one length: heads could be moved across its end.
+    """
+    for number, shard in shards.items():
+        if not 0 <= number < SHARDS or len(shard) != len(_EMPTY_SHARD):
+            raise TamperedError(f"index shard {number} has the wrong form", seq=-1, remedy=_REINDEX)
     state = hashlib.sha256()
     for number in range(SHARDS):
         state.update(shards.get(number, _EMPTY_SHARD))
@@ -92,5 +102,5 @@ def prove_complete(bucket: int, rows: Sequence[IndexRow], shards: Mapping[int, b
         raise TamperedError(
             f"index bucket {bucket}: lines were removed, added or changed",
             seq=rows[-1].seq if rows else -1,
-            remedy="run `bartizan ledger verify`, then `bartizan ledger reindex`.",
+            remedy=_REINDEX,
         )

@@ -15,7 +15,7 @@ from bartizan.core import envelope as dsse
 from bartizan.core import index, merkle, predicates, statement, trust
 from bartizan.core.checkpoint import Checkpoint
 from bartizan.core.digest import Digest
-from bartizan.core.errors import LedgerError, StatementError
+from bartizan.core.errors import LedgerError, LedgerMovedError, StatementError
 from bartizan.core.ports import Batch, CheckpointRow, Edge, Entry, Records, Signer, Writer
 from bartizan.core.view import RESTORE, View, entry_leaf, moment
 
@@ -31,6 +31,7 @@ def append(
     holds now is checked again under its lock before anything is built upon it.
 
     Raises:
+        LedgerMovedError: somebody else appended since ``expect`` was opened.
         EvidenceError: a body is no readable envelope (nothing is appended), or the store was altered.
     """
     parsed = [read(body) for body in dict.fromkeys(bodies)]
@@ -102,10 +103,15 @@ def _extend(  # noqa: PLR0917 - a closure over append's own arguments
 
 
 def _may_sign(signer: Signer, expect: View | None, fresh: Sequence[Item], received_ms: int) -> None:
-    """Refuse to write a checkpoint that nobody would believe. A new trust document brings its own rules."""
-    if expect is None or any(item.predicate_type == predicates.TRUST for item in fresh):
-        return
-    if reason := expect.trust.why_not(signer.keyid, trust.CHECKPOINT, moment(received_ms)):
+    """Refuse a trust document that does not follow, and a checkpoint that nobody would believe afterwards."""
+    signed = expect.signed_trust if expect else None
+    for item in fresh:
+        if item.predicate_type == predicates.TRUST:
+            body = item.envelope.body
+            signed = trust.accept_next(signed, body) if signed else trust.accept_first(body)
+    if signed is None:
+        raise LedgerError("a ledger begins with a trust document", remedy="run `bartizan init`.")
+    if reason := signed.trust.why_not(signer.keyid, trust.CHECKPOINT, moment(received_ms)):
         raise LedgerError(
             f"the next checkpoint cannot be signed: {reason}",
             remedy="renew the trust document, or grant the role ledger to another key and name it in BARTIZAN_SERVICE.",
@@ -113,19 +119,18 @@ def _may_sign(signer: Signer, expect: View | None, fresh: Sequence[Item], receiv
 
 
 def _recheck(row: CheckpointRow | None, shards: dict[int, bytes], expect: View | None) -> Checkpoint:
-    """What the store holds under its lock must be what was checked, or a signed extension of it."""
+    """What the store holds under its lock must be what was checked; nothing else is built upon."""
     if row is None:
         if expect is not None or shards:
             raise LedgerError("the ledger was emptied", remedy=RESTORE)
         return Checkpoint(origin="", size=0, root=merkle.EMPTY_ROOT, index_root=b"", received_ms=0)
     if expect is None:
         raise LedgerError("the ledger is not empty", remedy="open it before appending.")
-    if row.note == expect.note:
-        checked = expect.checkpoint
-    else:
-        checked = notes.verify(row.note, expect.checkpoint_keys)
-        if checked.size < expect.checkpoint.size:
-            raise LedgerError("the ledger shrank since it was opened", remedy=RESTORE)
+    if row.note != expect.note:
+        raise LedgerMovedError("the ledger changed since it was looked at", remedy="run the command again.")
+    checked = expect.checkpoint
+    if not merkle.is_frontier(checked.size, row.frontier):
+        raise LedgerError("the stored tree does not match its signed checkpoint", remedy=RESTORE)
     if merkle.root(merkle.split_frontier(row.frontier)) != checked.root or row.size != checked.size:
         raise LedgerError("the stored tree does not match its signed checkpoint", remedy=RESTORE)
     if index.index_root(shards) != checked.index_root:

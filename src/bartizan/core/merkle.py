@@ -65,6 +65,11 @@ def frontier_coordinates(size: int) -> list[tuple[int, int]]:
     return coordinates
 
 
+def is_frontier(size: int, packed: bytes) -> bool:
+    """Whether a packed frontier has as many hashes as a tree of ``size`` leaves needs."""
+    return len(packed) == HASH_BYTES * size.bit_count()
+
+
 def split_frontier(packed: bytes) -> list[bytes]:
     """The hashes of a packed frontier."""
     return [packed[start : start + HASH_BYTES] for start in range(0, len(packed), HASH_BYTES)]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from bartizan.core import predicates
-from bartizan.core.digest import Digest, canonical_json, parse_digest
+from bartizan.core.digest import HEX, Digest, canonical_json, parse_digest
 from bartizan.core.errors import StatementError
 from bartizan.core.system import Artefact
 
+MAX_SUBJECTS = 1000
 MAX_STATEMENT_BYTES = 16 * 1024 * 1024
 """Larger payloads are refused; long reports belong into blobs."""
 
@@ -70,18 +71,14 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, rename={"type": "_typ
 
     def inputs(self) -> dict[str, Digest]:
         """The digests that the statement rests on, by name. A statement without any cannot go stale."""
-        listed = self.predicate.get("inputs", ())
-        return {entry["name"]: Digest(entry["digest"]["sha256"]) for entry in listed if "sha256" in entry["digest"]}
+        return {name: digest for name, digest in _listed(self.predicate.get("inputs")) if name is not None}
 
     def rests_on(self) -> tuple[Digest, ...]:
         """Every digest that the statement builds upon: inputs, attestations, build dependencies."""
-        listed = [
-            *self.predicate.get("inputs", ()),
-            *self.predicate.get("inputAttestations", ()),
-            *self.predicate.get("buildDefinition", {}).get("resolvedDependencies", ()),
-        ]
-        digests = (Digest(entry["digest"]["sha256"]) for entry in listed if "sha256" in entry.get("digest", {}))
-        return tuple(dict.fromkeys(digests))
+        build = self.predicate.get("buildDefinition")
+        dependencies = build.get("resolvedDependencies") if isinstance(build, dict) else None
+        lists = (self.predicate.get("inputs"), self.predicate.get("inputAttestations"), dependencies)
+        return tuple(dict.fromkeys(digest for listed in lists for _, digest in _listed(listed)))
 
     @property
     def expires(self) -> datetime | None:
@@ -130,20 +127,42 @@ def decode(payload: bytes) -> Statement:
         raise StatementError(f"statement type {statement.type[:80]!r}; only {predicates.STATEMENT_TYPE} is read")
     if not statement.subject:
         raise StatementError("a statement needs at least one subject")
-    for subject in statement.subject:
-        parse_digest(subject.digest.get("sha256", ""))
+    if len(statement.subject) > MAX_SUBJECTS:
+        raise StatementError(f"{len(statement.subject)} subjects; at most {MAX_SUBJECTS}: sign a manifest instead")
     statement.read()
-    _check_lists(statement)
+    for digest in _about(statement):
+        if parse_digest(digest) != digest:
+            raise StatementError("a subject's sha256 digest must be bare hexadecimal")
+    if statement.predicate_type in predicates.KNOWN:
+        _check_inputs(statement)
     return statement
 
 
-def _check_lists(statement: Statement) -> None:
-    """``inputs()`` and ``about()`` must not meet surprises in predicates of unknown types."""
+def _about(statement: Statement) -> tuple[str, ...]:
+    """Subjects and, of a signature over one file, that file; StatementError when one has no digest."""
+    if any("sha256" not in subject.digest for subject in statement.subject):
+        raise StatementError("every subject needs a sha256 digest")
     try:
-        for digest in (*statement.rests_on(), *statement.about()):
-            parse_digest(digest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StatementError(f"malformed digest list in a {statement.predicate_type[:80]} predicate") from error
+        return statement.about()
+    except (KeyError, TypeError) as error:
+        raise StatementError("malformed resource in a signature predicate") from error
+
+
+def _check_inputs(statement: Statement) -> None:
+    """In a type that is known, every input is named once and by SHA-256; otherwise it could never go stale."""
+    listed = statement.predicate.get("inputs", ())
+    if len(statement.inputs()) != len(listed):
+        raise StatementError("an input has no name, no sha256 digest, or the name of another")
+
+
+def _listed(listed: Any) -> Iterator[tuple[str | None, Digest]]:
+    """(name, digest) of those entries of a list that are resource descriptors with a sound SHA-256 digest."""
+    for entry in listed if isinstance(listed, list | tuple) else ():
+        digest = entry.get("digest") if isinstance(entry, dict) else None
+        text = digest.get("sha256") if isinstance(digest, dict) else None
+        if isinstance(text, str) and HEX.match(text):
+            name = entry.get("name")
+            yield (name if isinstance(name, str) else None), Digest(text)
 
 
 __all__ = ["MAX_STATEMENT_BYTES", "Statement", "Subject", "decode", "make"]

@@ -172,21 +172,22 @@ def accept_next(current: SignedTrust, body: bytes) -> SignedTrust:
     return SignedTrust(trust=trust, body=body)
 
 
-def accept_chain(bodies: Sequence[bytes]) -> SignedTrust:
-    """The newest version in ledger order. What does not follow from its predecessor is passed over.
+def accept_history(bodies: Sequence[tuple[int, bytes]]) -> list[tuple[int, SignedTrust]]:
+    """All versions that were ever in force, in ledger order, each with the number of its entry.
 
-    Anybody who may append can append nonsense; it must neither win nor block the ledger.
+    What does not follow from its predecessor is passed over: it must neither win nor block the ledger.
 
     Raises:
         TrustError: there is no document, or the first one is not a sound first version.
     """
     if not bodies:
         raise TrustError("the ledger holds no trust document", remedy="run `bartizan init`.")
-    current = accept_first(bodies[0])
-    for body in bodies[1:]:
+    (seq, body), *rest = bodies
+    history = [(seq, accept_first(body))]
+    for seq, body in rest:
         with contextlib.suppress(TrustError):
-            current = accept_next(current, body)
-    return current
+            history.append((seq, accept_next(history[-1][1], body)))
+    return history
 
 
 _DECODER = msgspec.json.Decoder(Trust, strict=True)

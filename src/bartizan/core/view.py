@@ -63,15 +63,16 @@ class View:
         note: str,
         checkpoint: Checkpoint,
         shards: Mapping[int, bytes],
-        chain: Sequence[bytes],
+        chain: Sequence[Entry],
     ) -> None:
         self._snapshot = snapshot
         self._shards = shards
         self._proved: dict[int, list[IndexRow]] = {}
         self.note = note
         self.checkpoint = checkpoint
-        self.signed_trust = trust.accept_chain(chain)
-        self.first_trust = trust.accept_first(chain[0]).digest
+        self._history = trust.accept_history([(entry.seq, entry.body) for entry in chain])
+        self.signed_trust = self._history[-1][1]
+        self.first_trust = self._history[0][1].digest
         self.checkpoint_keys = self.trust.keys_for(trust.CHECKPOINT, moment(checkpoint.received_ms))
 
     @classmethod
@@ -99,6 +100,11 @@ class View:
             view._check_pin(pin)
         return view
 
+    def trust_before(self, seq: int) -> trust.Trust:
+        """The trust document that was in force when entry ``seq`` was received."""
+        earlier = [signed for at, signed in self._history if at < seq]
+        return (earlier[-1] if earlier else self._history[0][1]).trust
+
     @property
     def trust(self) -> trust.Trust:
         """The newest trust document."""
@@ -110,7 +116,10 @@ class View:
             raise LedgerError(
                 f"the checkpoint covers {size} entries, the store holds {self._snapshot.count()}", remedy=RESTORE
             )
-        if merkle.root(merkle.split_frontier(row.frontier)) != self.checkpoint.root:
+        if (
+            not merkle.is_frontier(size, row.frontier)
+            or merkle.root(merkle.split_frontier(row.frontier)) != self.checkpoint.root
+        ):
             raise LedgerError("the stored tree does not match the signed checkpoint", remedy=RESTORE)
 
     def _check_pin(self, pin: Pin) -> None:
@@ -287,8 +296,8 @@ class _NodeReader:
         return self._known[level, place]
 
 
-def _trust_chain(snapshot: Snapshot, unproved: Checkpoint, shards: Mapping[int, bytes]) -> list[bytes]:
-    """Bodies of all trust documents, proved complete against the index that the checkpoint names."""
+def _trust_chain(snapshot: Snapshot, unproved: Checkpoint, shards: Mapping[int, bytes]) -> list[Entry]:
+    """All trust documents, proved complete against the index that the checkpoint names."""
     number = index.bucket_of(trust.TRUST_SUBJECT)
     rows = snapshot.buckets([number]).get(number, [])
     index.prove_complete(number, rows, shards)
@@ -299,7 +308,7 @@ def _trust_chain(snapshot: Snapshot, unproved: Checkpoint, shards: Mapping[int, 
     }
     if not leaves:
         raise LedgerError(f"trust documents are missing from a ledger of {unproved.size} entries", remedy=RESTORE)
-    return [entry.body for entry in _fetch(snapshot, leaves)]
+    return _fetch(snapshot, leaves)
 
 
 def _fetch(snapshot: Snapshot, leaves: dict[int, bytes]) -> list[Entry]:

@@ -15,6 +15,9 @@ from bartizan.core.errors import WorkError
 from bartizan.core.evidence import Evidence
 from bartizan.core.system import Artefact, Gate, System
 
+RESULTS = frozenset({predicates.TEST_RESULT, predicates.ASSESSMENT, predicates.REFERENCE, predicates.CARD})
+"""What checks say. A decision that names a check is still only a decision."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One check on one artefact."""
@@ -88,7 +91,7 @@ def answer(job: Job, evidence: Iterable[Evidence]) -> Evidence | None:
     """The standing statement that already says what the job would find out, or None."""
     for item in evidence:
         said = item.statement
-        if not item.holds or said is None or item.check != job.check.name:
+        if not item.holds or said is None or item.check != job.check.name or said.predicate_type not in RESULTS:
             continue
         if job.subject.digest in said.about() and said.inputs() == job.inputs:
             return item

@@ -160,6 +160,8 @@ def _collect(future: Future[Outcome | Failure], job: Job, record: Callable[[Job,
         return Failure(message="the worker process died", remedy="look for a memory limit; run the command again.")
     except BartizanError as error:
         return Failure(message=error.message, remedy=error.remedy)
+    except Exception as error:  # noqa: BLE001 - such as a result that cannot be sent between processes
+        return Failure(message=f"{type(error).__name__}: {error}", remedy="this is a mistake in the check; report it.")
 
 
 def _end(job: Job, ending: Ending, endings: dict[str, Ending], well: dict[str, bool], listener: Listener) -> None:
@@ -225,7 +227,7 @@ def execute(
         return job.check.run(system, job.subject, WorkerContext(job, reports, services(clean)))
     except BartizanError as error:
         return Failure(message=error.message, remedy=error.remedy)
-    except Exception as error:  # noqa: BLE001 - a plug-in's mistake must not take the run down
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in's mistake must not take the run down
         place = traceback.extract_tb(error.__traceback__)[-1]
         return Failure(
             message=f"{job.check.name} broke: {type(error).__name__}: {error} ({place.name}, line {place.lineno})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ import bartizan
 from bartizan.core import predicates
 from bartizan.core.check import Outcome
 from bartizan.core.digest import Digest, short
-from bartizan.core.errors import ArtefactError, InputError
+from bartizan.core.errors import ArtefactError, InputError, LedgerMovedError
 from bartizan.core.evidence import Evidence
 from bartizan.core.gate import GateResult, evaluate, verdict
 from bartizan.core.system import Gate, System
@@ -22,7 +23,7 @@ from bartizan.lifecycle.plan import Job, answer, current_digests, documents, pla
 from bartizan.lifecycle.runner import Ending, Listener, Work, run
 from bartizan.wiring import registry, results
 from bartizan.wiring.services import CheckServices
-from bartizan.wiring.workspace import Workspace
+from bartizan.wiring.workspace import ATTEMPTS, Workspace
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     current: dict[str, Digest]
     evidence: tuple[Evidence, ...]
     now: datetime
+    note: str
+    """Checkpoint of the ledger that this was read from."""
 
     def due(self) -> list[tuple[Job, str]]:
         """Jobs that must run, with the reason."""
@@ -62,8 +65,8 @@ def situation(workspace: Workspace, system: System, *, only: tuple[str, ...] = (
     everything = jobs if not only else plan(system, registry.checks())
     with workspace.view() as view:
         current, evidence = weigh(workspace, view, system, everything)
-        now = workspace.now(view)
-    return Situation(system=system, jobs=tuple(jobs), current=current, evidence=tuple(evidence), now=now)
+        now, note = workspace.now(view), view.note
+    return Situation(system=system, jobs=tuple(jobs), current=current, evidence=tuple(evidence), now=now, note=note)
 
 
 def weigh(
@@ -91,7 +94,7 @@ def assure(
     due = [(job, "asked for") for job in before.jobs] if fresh else before.due()
     endings = _run(workspace, before, [job for job, _ in due], listener)
     after = situation(workspace, system, only=only) if endings else before
-    result, digest = decide(workspace, after, gate, policy)
+    after, result, digest = decide(workspace, after, gate, policy)
     return Assured(situation=after, due=tuple(due), endings=endings, result=result, verdict=digest)
 
 
@@ -109,8 +112,20 @@ def judge(now: Situation, name: str, policy: Gate) -> GateResult:
     return evaluate(name, policy, now.system.artefacts, now.evidence, now.now)
 
 
-def decide(workspace: Workspace, now: Situation, name: str, policy: Gate) -> tuple[GateResult, Digest]:
-    """Evaluate a gate and record the verdict, unless the same one still stands."""
+def decide(workspace: Workspace, now: Situation, name: str, policy: Gate) -> tuple[Situation, GateResult, Digest]:
+    """Evaluate a gate and record the verdict, unless the same one still stands.
+
+    A verdict is recorded only onto the very ledger that it was reached from; when somebody says
+    something meanwhile, it is reached again.
+    """
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(LedgerMovedError):
+            return now, *_decide_once(workspace, now, name, policy)
+        now = situation(workspace, now.system)
+    raise LedgerMovedError("others append without a pause", remedy="run the command again.")
+
+
+def _decide_once(workspace: Workspace, now: Situation, name: str, policy: Gate) -> tuple[GateResult, Digest]:
     result = judge(now, name, policy)
     said = verdict(
         result,
@@ -124,7 +139,7 @@ def decide(workspace: Workspace, now: Situation, name: str, policy: Gate) -> tup
     for item in reversed(now.evidence):
         if item.holds and item.statement and _same(item.statement.read(), new):
             return result, item.digest
-    return result, workspace.publish(said, workspace.service)
+    return result, workspace.publish(said, workspace.service, seen=now.note)
 
 
 def _same(old: object, new: predicates.Verdict) -> bool:
@@ -144,7 +159,7 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
     clean = {
         item.statement.about()[0]
         for item in answers.values()
-        if item.statement and item.check == "scan" and item.statement.read().result == "PASSED"
+        if item.statement and item.check == "scan" and _passed(item.statement.read())
     }
 
     def record(job: Job, outcome: Outcome) -> Digest:
@@ -152,7 +167,7 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
         blob = results.store_form(job, outcome)
         said = results.statement_of(job, outcome, blob, workspace.clock())
         reports[job.key] = blob.digest
-        if job.check.name == "scan" and outcome.predicate.result == "PASSED":
+        if job.check.name == "scan" and _passed(outcome.predicate):
             clean.add(job.subject.digest)
         return workspace.publish(said, workspace.service, [blob])
 
@@ -174,6 +189,10 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
         listener=listener,
         workers=workspace.settings.workers,
     )
+
+
+def _passed(predicate: object) -> bool:
+    return isinstance(predicate, predicates.TestResult) and predicate.result == "PASSED"
 
 
 def _settled(answers: Mapping[str, Evidence]) -> dict[str, bool]:

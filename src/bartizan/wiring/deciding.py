@@ -9,7 +9,9 @@ import msgspec
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, parse_digest
 from bartizan.core.durations import deadline
+from bartizan.core.envelope import parse
 from bartizan.core.errors import InputError, StatementError, TrustError
+from bartizan.core.ports import Signer
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact
 from bartizan.wiring.assure import Situation, situation
@@ -105,13 +107,34 @@ def revoke(workspace: Workspace, target: str, what: str, *, reason: str, effecti
         InputError: ``what`` is no digest (and no declared artefact), or the date cannot be read.
     """
     signer = workspace.signer(key)
+    digest = _target(workspace, target, what)
+    _may_revoke(workspace, signer, target, digest)
     predicate = predicates.Revocation(
         target=msgspec.convert(target, predicates.RevocationTarget),
         effective_from=_date(effective_from) if effective_from else workspace.clock(),
         reason=reason,
     )
-    said = make(predicates.REVOCATION, {what: _target(workspace, target, what)}, predicate)
+    said = make(predicates.REVOCATION, {what: digest}, predicate)
     return workspace.publish(said, signer)
+
+
+def _may_revoke(workspace: Workspace, signer: Signer, target: str, digest: Digest) -> None:
+    """Refuse what would have no effect: something unknown, or withdrawn by somebody without the right."""
+    with workspace.view() as view:
+        known = {
+            "envelope": view.find(digest) is not None,
+            "key": view.trust.principal_of(digest) is not None,
+            "artefact": True,
+        }
+        if not known[target]:
+            raise InputError(
+                f"no {target} of this ledger is {digest[:12]}", remedy="see `bartizan evidence list --json`."
+            )
+        reason = view.trust.why_not(signer.keyid, predicates.REVOCATION, workspace.now(view))
+        entry = view.find(digest) if target == "envelope" else None
+        own = entry is not None and signer.keyid in dict(parse(entry.body).signatures)
+    if reason and not own:
+        raise TrustError(f"this key may not withdraw it: {reason}", remedy="ask who holds a role that may.")
 
 
 def _target(workspace: Workspace, target: str, what: str) -> Digest:

@@ -8,7 +8,7 @@ import msgspec
 
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, digest_bytes
-from bartizan.core.errors import InputError
+from bartizan.core.errors import InputError, TrustError
 from bartizan.core.evidence import Evidence
 from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.develop.sign import sign_manifest
@@ -34,6 +34,8 @@ def register_artefacts(workspace: Workspace, wanted: tuple[str, ...], key: str) 
     artefacts = _choose(system, wanted)
     signer = workspace.signer(key)
     with workspace.view() as view:
+        if reason := view.trust.why_not(signer.keyid, predicates.MODEL_SIGNATURE, workspace.now(view)):
+            raise TrustError(f"the key {key!r} may not sign artefacts: {reason}", remedy="see `bartizan trust show`.")
         evidence = workspace.evidence(view, [artefact.digest for artefact in artefacts], {})
     registered, bodies = [], []
     for artefact in artefacts:

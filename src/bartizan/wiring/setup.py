@@ -149,6 +149,7 @@ def grant(
 
     def change(current: trust.Trust) -> trust.Trust:
         others = tuple(who for who in current.principals if who.id != name)
+        before = next((who for who in current.principals if who.id == name), None)
         new = trust.Principal(
             id=name,
             keyid=keys.keyid_of(key),
@@ -156,6 +157,7 @@ def grant(
             roles=roles,
             not_before=now - timedelta(minutes=5),
             not_after=now + KEY_YEARS * YEAR,
+            service=before.service if before else False,
         )
         return msgspec.structs.replace(current, principals=(*others, new))
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from bartizan.core import audit, checkpoint, index
-from bartizan.core.digest import Digest
-from bartizan.core.envelope import parse
+from bartizan.core.digest import Digest, parse_digest
+from bartizan.core.envelope import parse, verified_keyids
 from bartizan.core.errors import LedgerError, StatementError, TamperedError
 from bartizan.core.ports import Snapshot
 from bartizan.core.statement import decode
@@ -37,7 +37,8 @@ def verify(workspace: Workspace, note: str = "") -> Verified:
     """
     with workspace.records.snapshot() as snapshot:
         view = audit.audit(snapshot, workspace.read_pin())
-        reports = _check_reports(workspace, snapshot)
+        known = {who.keyid: who.public_key for who in view.trust.principals}
+        reports = _check_reports(workspace, snapshot, known)
         checkpoints = sum(1 for _ in snapshot.checkpoints())
     if note:
         _check_note(view, note)
@@ -50,13 +51,13 @@ def verify(workspace: Workspace, note: str = "") -> Verified:
     )
 
 
-def _check_reports(workspace: Workspace, snapshot: Snapshot) -> int:
+def _check_reports(workspace: Workspace, snapshot: Snapshot, known: dict[str, str]) -> int:
     """Every report that a statement names must be there, unaltered."""
     seen: set[Digest] = set()
     for entry in snapshot.scan():
         envelope = parse(entry.body)
-        if envelope.payload_type == TRUST_PAYLOAD:
-            continue
+        if envelope.payload_type == TRUST_PAYLOAD or not verified_keyids(envelope, known):
+            continue  # what strangers say need not be backed by a report here
         report = _report_of(decode(envelope.payload).predicate)
         if report is None or report in seen:
             continue
@@ -72,8 +73,8 @@ def _check_reports(workspace: Workspace, snapshot: Snapshot) -> int:
 
 def _report_of(predicate: dict[str, Any]) -> Digest | None:
     try:
-        return Digest(predicate["report"]["digest"]["sha256"])
-    except (KeyError, TypeError, StatementError):
+        return parse_digest(predicate["report"]["digest"]["sha256"])
+    except (KeyError, TypeError, AttributeError, StatementError):
         return None
 
 

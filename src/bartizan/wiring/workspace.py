@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bartizan.core import envelope, ledger
-from bartizan.core.digest import Digest
-from bartizan.core.errors import InputError, LedgerError, StoreError
+from bartizan.core.digest import Digest, parse_digest
+from bartizan.core.errors import (
+    EvidenceError,
+    InputError,
+    LedgerError,
+    LedgerMovedError,
+    StatementError,
+    StoreError,
+)
 from bartizan.core.evidence import Evidence, gather
 from bartizan.core.ports import Batch, Blobs, Clock, Files, Records, Signer
 from bartizan.core.statement import Statement
@@ -27,6 +36,10 @@ if TYPE_CHECKING:
     from bartizan.core.check import Blob
 
 MAX_PIN_BYTES = 4096
+ATTEMPTS = 20
+"""Times that an append is tried again because somebody else was quicker."""
+TOLERANCE = timedelta(minutes=5)
+"""How far the clocks of those who share a ledger may differ."""
 
 
 def utc_now() -> datetime:
@@ -120,22 +133,29 @@ class Workspace:
         try:
             with path.open("rb") as stream:
                 data = stream.read(MAX_PIN_BYTES + 1)
-            return msgspec.json.decode(data[: MAX_PIN_BYTES + 1], type=Pin)
+            pin = msgspec.json.decode(data, type=Pin)
+            parse_digest(pin.root)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, StatementError) as error:
             raise LedgerError(
                 f"the pin file {path} cannot be read: {error}", remedy="restore it from a backup."
             ) from error
+        return pin
 
     def write_pin(self, pin: Pin) -> None:
-        """Remember what was seen."""
+        """Remember what was seen; never less than was seen before, whoever else writes at the same time."""
         path = self.settings.path("pin")
-        new = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(msgspec.json.format(msgspec.json.encode(pin), indent=1) + b"\n")
-            new.replace(path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with path.with_name(f".{path.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                old = self.read_pin()
+                if old is not None and (old.size, old.trust_version) >= (pin.size, pin.trust_version):
+                    return
+                new = path.with_name(f".{path.name}.new")
+                new.write_bytes(msgspec.json.format(msgspec.json.encode(pin), indent=1) + b"\n")
+                new.replace(path)
         except OSError as error:
             raise StoreError(f"the pin file {path} cannot be written: {error}", remedy="give write access.") from error
 
@@ -144,28 +164,39 @@ class Workspace:
         if (seen.size, seen.trust_version) != (pin.size, pin.trust_version):
             self.write_pin(seen)
 
-    def append(self, bodies: Sequence[bytes], signer: Signer | None = None) -> Batch | None:
-        """Append envelopes under a checkpoint signed by ``signer`` (default: the service key)."""
-        signer = signer or self.service
-        with self.view() as view:
-            expect = view
-        batch = ledger.append(
-            self.records,
-            bodies,
-            now_ms=int(self.clock().timestamp() * 1000),
-            signer=signer,
-            origin=self.settings.origin,
-            expect=expect,
-        )
-        with self.view():
-            return batch
+    def append(self, bodies: Sequence[bytes], *, seen: str = "") -> Batch | None:
+        """Append envelopes under a checkpoint signed by the service key.
 
-    def publish(self, statement: Statement, signer: Signer, blobs: Sequence[Blob] = ()) -> Digest:
+        When somebody else appends meanwhile, look again and try again. With ``seen``, the note of a
+        view that ``bodies`` were concluded from, give up instead: what was concluded may be wrong now.
+
+        Raises:
+            LedgerMovedError: the ledger is not as it was ``seen``, or never stands still.
+        """
+        for _ in range(ATTEMPTS):
+            with self.view() as view:
+                expect = view
+            if seen and expect.note != seen:
+                raise LedgerMovedError("the ledger changed since it was looked at", remedy="run the command again.")
+            with contextlib.suppress(LedgerMovedError):
+                batch = ledger.append(
+                    self.records,
+                    bodies,
+                    now_ms=int(self.clock().timestamp() * 1000),
+                    signer=self.service,
+                    origin=self.settings.origin,
+                    expect=expect,
+                )
+                with self.view():
+                    return batch
+        raise LedgerMovedError("others append without a pause", remedy="run the command again.")
+
+    def publish(self, statement: Statement, signer: Signer, blobs: Sequence[Blob] = (), *, seen: str = "") -> Digest:
         """Store blobs, sign a statement, append it; returns the envelope's digest."""
         for blob in blobs:
             self.blobs.put(blob.data, blob.media_type)
         body = envelope.seal_statement(statement, [signer])
-        self.append([body])
+        self.append([body], seen=seen)
         return envelope.parse(body).digest
 
     def evidence(self, view: View, digests: Sequence[str], current: Mapping[str, Digest]) -> list[Evidence]:
@@ -173,14 +204,24 @@ class Workspace:
         return gather(view, digests, current, self.now(view), self.intact)
 
     def now(self, view: View) -> datetime:
-        """The clock, but never before the ledger's last entry: a clock set back revives nothing."""
-        return max(self.clock(), moment(view.checkpoint.received_ms))
+        """The clock, but never before the ledger's last entry: a clock set back revives nothing.
+
+        Raises:
+            LedgerError: the last entry lies in the future, so nothing would grow older until then.
+        """
+        clock, last = self.clock(), moment(view.checkpoint.received_ms)
+        if last > clock + TOLERANCE:
+            raise LedgerError(
+                f"the ledger's last entry is of {last:%Y-%m-%d %H:%M}, this clock says {clock:%Y-%m-%d %H:%M}",
+                remedy="correct this machine's clock; if the entry is wrong, go back to a backup from before it.",
+            )
+        return max(clock, last)
 
     def intact(self, digest: Digest) -> bool:
         """Whether a blob is there, unaltered."""
         try:
             self.blobs.get(digest)
-        except StoreError:
+        except (StoreError, EvidenceError):
             return False
         return True
 

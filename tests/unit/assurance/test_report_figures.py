@@ -15,9 +15,34 @@ from bartizan.assurance.figures.attackmap import attackmap, by_stage, heat
 from bartizan.assurance.figures.axes import Axis, linear, logarithmic
 from bartizan.assurance.figures.curves import figure
 from bartizan.assurance.figures.dataflow import dataflow
-from bartizan.assurance.model import Curves, Point, Series
+from bartizan.assurance.figures.routes import courses, layout, zones
+from bartizan.assurance.model import ComponentBox, Curves, FlowArrow, Point, Series
 from fixtures.hospital import hospital
 
+
+def arrow(number, source, target, *, crosses=True):
+    return FlowArrow(number=number, source=source, target=target, carries="data", crosses=crosses)
+
+
+CROSSROADS = (
+    tuple(
+        ComponentBox(name=f"{zone}{row}", kind="service", zone=zone)
+        for zone, rows in zip("abcd", (3, 2, 3, 2), strict=True)
+        for row in range(rows)
+    ),
+    (
+        arrow(1, "a0", "c0"),
+        arrow(2, "c0", "a0"),
+        arrow(3, "c1", "b0"),
+        arrow(4, "b0", "c1"),
+        arrow(5, "a1", "d0"),
+        arrow(6, "d0", "d1", crosses=False),
+        arrow(7, "d1", "d0", crosses=False),
+        arrow(8, "c2", "b1"),
+        arrow(9, "b1", "d1"),
+    ),
+)
+"""Flows that pass other zones, run back and forth, and stay inside the last zone."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -132,6 +157,13 @@ def test_the_membership_figure_has_logarithmic_axes_and_the_line_of_guessing(rep
     assert {"0.001", "0.01", "0.1", "1"} <= ticks
 
 
+def test_no_queries_at_all_is_left_out_of_a_logarithmic_picture():
+    points = tuple(Point(x=x, y=0.9) for x in (0, 10, 100))
+    root = parse(figure(Curves(kind="queries", series=(Series(name="a", points=points),), sources=())))
+    legend = 1
+    assert len(with_class(root, "dot")) == 2 + legend
+
+
 def test_a_flow_without_protection_that_crosses_zones_is_drawn_otherwise(report):
     root = parse(dataflow(report.system.components, report.system.flows))
     bare = [flow.number for flow in report.system.flows if flow.crosses and not flow.protected_by]
@@ -139,12 +171,52 @@ def test_a_flow_without_protection_that_crosses_zones_is_drawn_otherwise(report)
     assert len([node for node in with_class(root, "flow") if "bare" in node.get("class")]) == 1
 
 
-def test_numbers_on_arrows_do_not_cover_one_another(report):
-    root = parse(dataflow(report.system.components, report.system.flows))
-    discs = [(float(node.get("cx")), float(node.get("cy"))) for node in with_class(root, "flow-disc")]
-    assert len(discs) == len(report.system.flows)
-    for index, (x, y) in enumerate(discs):
-        assert all(abs(x - other) + abs(y - up) > 20 for other, up in discs[index + 1 :])
+def test_numbers_on_arrows_do_not_cover_one_another_or_a_box(report):
+    for components, flows in ((report.system.components, report.system.flows), CROSSROADS):
+        root = parse(dataflow(components, flows))
+        discs = [(float(node.get("cx")), float(node.get("cy"))) for node in with_class(root, "flow-disc")]
+        assert len(discs) == len(flows)
+        for index, (x, y) in enumerate(discs):
+            assert all((x - other) ** 2 + (y - up) ** 2 >= 20**2 for other, up in discs[index + 1 :])
+            for box in with_class(root, "component"):
+                left, top = float(box.get("x")), float(box.get("y"))
+                assert not (left < x < left + 164 and top < y < top + 50)
+
+
+def test_arrows_stay_inside_the_picture(report):
+    for components, flows in ((report.system.components, report.system.flows), CROSSROADS):
+        root = parse(dataflow(components, flows))
+        width, height = map(float, root.get("viewBox").split()[2:])
+        for course in courses(layout(zones(components, flows)), flows):
+            assert all(0 < x < width and 0 < y < height for x, y in course.places())
+
+
+def test_zones_stand_so_that_flows_are_short():
+    components, flows = CROSSROADS
+    order = list(zones(components, flows))
+    assert abs(order.index("a") - order.index("c")) == 1
+    assert abs(order.index("b") - order.index("c")) == 1
+
+
+def test_an_arrow_that_passes_a_zone_runs_clear_of_its_boxes():
+    components, flows = CROSSROADS
+    boxes = layout(zones(components, flows))
+    longest = max(courses(boxes, flows), key=lambda course: len(course.pieces))
+    assert len(longest.pieces) == 3
+    entry, _, _, leave = longest.pieces[1]
+    assert entry[1] == leave[1]
+    assert all(not box.y < entry[1] < box.y + 50 for box in boxes.values())
+
+
+@given(st.integers(1, 9), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=25))
+def test_any_declared_flow_can_be_drawn(zone_count, ends):
+    components = [ComponentBox(name=f"c{index}", kind="service", zone=f"z{index % zone_count}") for index in range(12)]
+    flows = [
+        arrow(number + 1, f"c{one}", f"c{other}", crosses=one != other) for number, (one, other) in enumerate(ends)
+    ]
+    root = parse(dataflow(components, flows))
+    assert len(with_class(root, "component")) == 12
+    assert len(with_class(root, "flow-number")) == len(flows)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from bartizan.core import audit, checkpoint, envelope, index, ledger, predicates, statement, trust, view
 from bartizan.core.digest import digest_bytes
-from bartizan.core.errors import EvidenceError, LedgerError, TamperedError, TrustRollbackError
+from bartizan.core.errors import EvidenceError, LedgerError, TamperedError, TrustError, TrustRollbackError
 from bartizan.core.evidence import Standing
 from bartizan.core.view import View
 from fixtures.world import RULES, START, World
@@ -376,13 +377,123 @@ def test_an_expired_trust_document_can_be_renewed(world):
     assert world.view().trust.version == 2
 
 
-def test_untrusted_trust_documents_in_the_ledger_are_passed_over(world):
-    document = msgspec.structs.replace(
-        world.view().trust, version=2, previous=world.view().signed_trust.digest, principals=()
+def test_trust_documents_that_do_not_follow_are_neither_appended_nor_believed(world):
+    first = world.view().signed_trust
+    document = msgspec.structs.replace(first.trust, version=2, previous=first.digest, principals=())
+    forged = trust.seal(document, [world.signers["mallory"]])
+    with pytest.raises(TrustError):
+        world.append(forged)
+    history = trust.accept_history([(0, first.body), (1, forged), (2, b"junk")])
+    assert [signed.trust.version for _, signed in history] == [1]
+
+
+def test_the_same_payload_in_another_wrapping_renews_nothing(world):
+    """Neither a failed check, nor a withdrawn approval, nor an old result is revived by wrapping it anew."""
+    world.good()
+    passed = world.records.rows[1].body
+    world.scan("FAILED")
+    wire = json.loads(passed)
+    wire["signatures"].append({"keyid": "junk", "sig": "AAAA"})
+    for body in (passed + b" ", json.dumps(wire).encode()):
+        world.append(body)
+        assert not gate_passes(world)
+    assert {item.standing for item in world.evidence() if item.seq > 4} == {Standing.REPEATED}
+
+
+def test_a_withdrawn_statement_is_not_renewed_by_wrapping_it_anew(world):
+    world.good()
+    approval = world.records.rows[3]
+    world.revoke("envelope", approval.digest)
+    world.append(approval.body + b"\n")
+    assert not gate_passes(world)
+
+
+def test_replacing_a_key_does_not_bring_back_what_it_withdrew(world):
+    world.good()
+    world.revoke("artefact", world.model.digest)
+    first = world.view().signed_trust
+    others = tuple(who for who in first.trust.principals if who.id != "security")
+    newer = msgspec.structs.replace(first.trust, version=2, previous=first.digest, principals=others)
+    world.append(trust.seal(newer, [world.signers["root"]]))
+    assert not gate_passes(world)
+
+
+def test_heads_cannot_be_moved_across_the_end_of_a_shard(world):
+    world.good()
+    world.revoke("artefact", world.data.digest)
+    last = max(world.records.heads)
+    before = index.SHARDS - 2
+    heads = dict(world.records.heads)
+    heads[before] = heads.get(before, bytes(2048)) + heads[last][:32]
+    heads[last] = heads[last][32:]
+    world.records.heads = heads
+    world.records.index = [row for row in world.records.index if row.bucket != index.REVOCATIONS]
+    assert not gate_passes(world)
+
+
+def test_a_no_that_has_run_out_does_not_revive_an_older_yes(world):
+    world.scan()
+    world.assess()
+    world.decide("yes", days=80)
+    world.decide("no", days=5)
+    assert not gate_passes(world)
+    world.now += timedelta(days=6)
+    assert not gate_passes(world)
+
+
+def test_hiding_a_statement_from_a_search_does_not_undo_its_signers_withdrawal(world, monkeypatch):
+    world.good()
+    world.revoke("envelope", world.records.rows[1].digest, by="service")
+    monkeypatch.setattr(type(world.records), "find", lambda *_: None)
+    assert not gate_passes(world)
+
+
+def test_a_rejection_that_says_yes_is_still_a_rejection(world):
+    world.scan()
+    world.assess()
+    world.decide("yes", kind="rejection")
+    assert not gate_passes(world)
+
+
+def test_a_role_that_may_not_decide_decides_nothing(world):
+    world.good()
+    first = world.view().signed_trust
+    roles = {**first.trust.roles, "risk-owner": (), "domain": (predicates.DECISION,)}
+    both = tuple(
+        msgspec.structs.replace(who, roles=("risk-owner", "domain")) if who.id == "owner" else who
+        for who in first.trust.principals
     )
-    world.append(trust.seal(document, [world.signers["mallory"]]))
-    assert world.view().trust.version == 1
-    assert gate_passes(world.good())
+    newer = msgspec.structs.replace(first.trust, version=2, previous=first.digest, roles=roles, principals=both)
+    world.append(trust.seal(newer, [world.signers["root"]]))
+    world.decide()
+    assert not gate_passes(world)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        {"report": {"digest": "x"}},
+        {"report": {"digest": {"sha256": "nonsense"}}},
+        {"inputs": [{"digest": {"sha256": "a" * 64}}]},
+        {"inputs": "x", "inputAttestations": 5, "buildDefinition": []},
+        {"concerns": 5, "check": [], "kind": {}},
+    ],
+)
+def test_what_strangers_say_in_unknown_types_breaks_nothing(world, predicate):
+    world.good()
+    said = statement.Statement(
+        subject=(statement.Subject.of("m", world.model.digest),), predicate_type="urn:x", predicate=predicate
+    )
+    world.append(envelope.seal_statement(said, [world.signers["mallory"]]))
+    assert gate_passes(world)
+
+
+def test_a_frontier_of_the_wrong_length_is_never_built_upon(world):
+    world.good()
+    row = world.records.signed[-1]
+    world.records.signed[-1] = msgspec.structs.replace(row, frontier=world.view().checkpoint.root * 2)
+    with pytest.raises(LedgerError):
+        world.view()
 
 
 def test_trust_cannot_be_rolled_back(world):

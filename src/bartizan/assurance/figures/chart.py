@@ -18,6 +18,8 @@ LEFT, RIGHT, BOTTOM = 52, 22, 48
 LEGEND_ROW = 19
 MAX_SERIES = 6
 """Curves drawn in one picture; the table beneath has all of them."""
+MOST_BANDS = 3
+"""More bands would only cover one another; the table beneath has every interval."""
 MAX_MARKS = 24
 """Points of a curve that get a mark of their own; denser curves are lines only."""
 LEGEND_CHARACTERS = 52
@@ -51,7 +53,7 @@ def chart(frame: Frame, series: Sequence[Series]) -> Markup:
     parts = [
         _grid(frame),
         _diagonal(frame) if frame.diagonal else Markup(""),
-        *(_band(frame, entry.points, index) for index, entry in enumerate(drawn)),
+        *(_band(frame, entry.points, index) for index, entry in enumerate(drawn) if len(drawn) <= MOST_BANDS),
         *(_curve(frame, entry.points, index) for index, entry in enumerate(drawn)),
         *(_legend(entry.name, index) for index, entry in enumerate(drawn)),
     ]

@@ -83,7 +83,7 @@ def figure(curves: Curves) -> Markup:
     """The picture of one figure's curves."""
     shape = SHAPES[curves.kind]
     (left, right), (bottom, top) = plot_area(len(curves.series))
-    series = [_above_floor(entry) for entry in curves.series] if shape.diagonal else list(curves.series)
+    series = [_on_axes(shape, entry) for entry in curves.series]
     points = [point for entry in series for point in entry.points]
     frame = Frame(
         name=curves.kind,
@@ -112,9 +112,14 @@ def _x_axis(shape: Shape, points: Sequence[Point], start: float, end: float) -> 
     return logarithmic(values, start, end) if shape.log_x else linear(values, start, end)
 
 
-def _above_floor(series: Series) -> Series:
-    """A curve without the points that lie beyond the logarithmic axes."""
-    shown = tuple(point for point in series.points if point.x >= ROC_FLOOR and point.y >= ROC_FLOOR)
+def _on_axes(shape: Shape, series: Series) -> Series:
+    """A curve without the points that a logarithmic axis cannot show: 0 queries, rates below the floor."""
+    least_x = ROC_FLOOR if shape.diagonal else 0
+    shown = tuple(
+        point
+        for point in series.points
+        if (not shape.log_x or point.x > 0) and point.x >= least_x and (not shape.log_y or point.y >= ROC_FLOOR)
+    )
     return Series(name=series.name, points=shown)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from bartizan.core.errors import StoreError
 from bartizan.core.ports import Blobs
@@ -13,15 +14,20 @@ __all__ = ["FolderBlobs", "open_blobs"]
 
 
 def open_blobs(location: str, **options: Any) -> Blobs:
-    """Open a blob store: a path, ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``memory://``.
+    """Open a blob store: a path, ``file:///path``, ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``memory:///``.
 
     ``options`` and the usual environment variables (``AWS_ENDPOINT_URL`` ...) go to obstore.
 
     Raises:
         StoreError: the location or its driver cannot be used.
     """
-    if "://" not in location:
+    parts = urlsplit(location) if "://" in location else None
+    if parts is None:
         return FolderBlobs(location)
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.strip("/"):
+            raise StoreError(f"{location} names no folder here", remedy="use a path, or file:///path.")
+        return FolderBlobs(unquote(parts.path))
     try:
         module = import_module("bartizan.stores.blobs.objects")
     except ModuleNotFoundError as error:

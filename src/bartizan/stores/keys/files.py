@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from bartizan.core import keys
 from bartizan.core.errors import KeyFileError
 from bartizan.core.keys import PrivateKey, PrivateKeySigner
-from bartizan.stores.keys.pkcs8 import encrypt_pkcs8
+from bartizan.stores.keys.pkcs8 import check_cost, encrypt_pkcs8
 
 MAX_KEY_BYTES = 64 * 1024
 
@@ -25,24 +25,35 @@ def save_key(key: PrivateKey, path: Path, *, passphrase: str | None, unencrypted
     Raises:
         KeyFileError: no passphrase and not asked to do without, the file exists, or cannot be written.
     """
-    if not unencrypted and not passphrase:
-        raise KeyFileError("a passphrase is needed", remedy="give one, or ask for an unencrypted key.")
+    if bool(passphrase) is unencrypted:
+        raise KeyFileError(
+            "an unencrypted key takes no passphrase" if passphrase else "a passphrase is needed",
+            remedy="give a passphrase, or ask for an unencrypted key.",
+        )
     plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    if unencrypted or not passphrase:
-        pem = key.private_bytes(serialization.Encoding.PEM, *plain)
+    if passphrase:
+        pem = encrypt_pkcs8(key.private_bytes(serialization.Encoding.DER, *plain), _bytes(passphrase))
     else:
-        pem = encrypt_pkcs8(key.private_bytes(serialization.Encoding.DER, *plain), passphrase)
+        pem = key.private_bytes(serialization.Encoding.PEM, *plain)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(pem)
-            stream.flush()
-            os.fsync(descriptor)
+        _write_new(path, pem)
     except FileExistsError as error:
         raise KeyFileError(f"{path} exists and is not overwritten", remedy="choose another name.") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise KeyFileError(f"{path} cannot be written: {error}", remedy="give a folder to write to.") from error
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def load_signer(path: Path, passphrase: Callable[[], str | None]) -> PrivateKeySigner:
@@ -60,8 +71,12 @@ def load_signer(path: Path, passphrase: Callable[[], str | None]) -> PrivateKeyS
         raise KeyFileError(
             f"{path} is protected by a passphrase", remedy="set BARTIZAN_PASSPHRASE or BARTIZAN_PASSPHRASE_FILE."
         )
+    check_cost(pem)
     try:
-        key = serialization.load_pem_private_key(pem, secret.encode() if secret else None)
+        # RSA keys are refused below; checking the numbers of a forged one would take its reader's time.
+        key = serialization.load_pem_private_key(
+            pem, _bytes(secret) if secret else None, unsafe_skip_rsa_key_validation=True
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyFileError(
             f"{path} cannot be opened: {_reason(error)}", remedy="check the passphrase, or restore the file."
@@ -110,6 +125,11 @@ def _read(path: Path, *, private: bool) -> bytes:
     if len(data) > MAX_KEY_BYTES:
         raise KeyFileError(f"{path} is larger than {MAX_KEY_BYTES} bytes", remedy="give a key file.")
     return data
+
+
+def _bytes(passphrase: str) -> bytes:
+    """As typed, also when the environment held bytes that are no UTF-8."""
+    return passphrase.encode(errors="surrogateescape")
 
 
 def _reason(error: Exception) -> str:

@@ -12,9 +12,9 @@ from bartizan.stores.records.engines import make_engine, parse_location, reading
 from bartizan.stores.records.errors import store_errors
 from bartizan.stores.records.sql import SqlRecords
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """Newest migration in ``stores/migrations/versions``; a test compares."""
-OLDER_VERSIONS: frozenset[str] = frozenset()
+OLDER_VERSIONS = frozenset({"0001"})
 """Schema versions that can be migrated from."""
 
 _VERSION_TABLE = "alembic_version"

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from bartizan.core.digest import Digest
 from bartizan.core.errors import StoreError
-from bartizan.core.ports import Batch, CheckpointRow, Edge, Entry, IndexRow, Node
+from bartizan.core.ports import HEADS_PER_SHARD, Batch, CheckpointRow, Edge, Entry, IndexRow, Node
 from bartizan.stores.records import persons
 from bartizan.stores.records import tables as t
 from bartizan.stores.records.engines import reading, writing
@@ -27,13 +27,21 @@ SCAN_BYTES = 16 * 1024 * 1024
 SCAN_ROWS = 2000
 MANY = 500
 """Values in one IN list."""
+MAX_FOUND = 1_000_000
+"""Entries that one search lists."""
 INSERT_ROWS = 10_000
 """Rows handed to the driver at once."""
+HASH_BYTES = 32
+SHARD_BYTES = HEADS_PER_SHARD * HASH_BYTES
 
+# The proofs of ``core.index`` hash these values one after the other. Only one form of each may pass, or
+# a digest in capitals, or heads moved from one shard to the next, would hide a line and prove the rest.
 _Number = Annotated[int, msgspec.Meta(ge=0)]
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_INDEX_ROW = tuple[_Number, _Number, _Hex, str, bytes]
-_ENTRY_ROW = tuple[_Number, _Hex, bytes, str, _Number, bytes]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+_Heads = Annotated[bytes, msgspec.Meta(min_length=SHARD_BYTES, max_length=SHARD_BYTES)]
+_INDEX_ROW = tuple[_Number, _Number, _Hex, str, _Hash]
+_ENTRY_ROW = tuple[_Number, _Hex, bytes, str, _Number, _Hash]
 _CHECKPOINT_ROW = tuple[_Number, str, bytes, _Number]
 
 _BUCKETS = (
@@ -90,10 +98,7 @@ class SqlRecords:
     def snapshot(self) -> Iterator[SqlSnapshot]:
         """See ``core.ports.Records``."""
         with store_errors(self._place), reading(self._engine) as connection:
-            snapshot = SqlSnapshot(connection, self._place)
-            # The view begins with the first question, so ask one now.
-            snapshot.checkpoint()
-            yield snapshot
+            yield SqlSnapshot(connection, self._place)
 
     def append(self, build: Callable[[SqlWriter], Batch | None]) -> Batch | None:
         """See ``core.ports.Records``."""
@@ -159,7 +164,8 @@ class _Reader:
 
     def _rows(self, query: Any, kind: Any, **values: Any) -> list[Any]:
         try:
-            rows = self._connection.execute(query, values).all()
+            with store_errors(self._place):
+                rows = self._connection.execute(query, values).all()
             return msgspec.convert([tuple(row) for row in rows], list[kind])
         except (msgspec.ValidationError, UnicodeError, OverflowError) as error:
             raise altered(self._place, error) from error
@@ -170,7 +176,7 @@ class _Reader:
         return _checkpoint(found[0]) if found else None
 
     def _shards(self, query: Any) -> dict[int, bytes]:
-        return dict(self._rows(query, tuple[_Number, bytes]))
+        return dict(self._rows(query, tuple[_Number, _Heads]))
 
 
 class SqlWriter(_Reader):
@@ -256,9 +262,10 @@ class SqlSnapshot(_Reader):
 
     def search(self, *, predicate_type: str = "", subject: str = "", limit: int = 100) -> list[int]:
         """See ``core.ports.Snapshot``."""
-        query = sa.select(t.SUBJECT.c.seq).distinct().order_by(t.SUBJECT.c.seq.desc()).limit(limit)
+        table = t.SUBJECT if subject else t.ENVELOPE
+        query = sa.select(table.c.seq).distinct().order_by(table.c.seq.desc()).limit(min(max(limit, 0), MAX_FOUND))
         if predicate_type:
-            query = query.where(t.SUBJECT.c.predicate_type == predicate_type)
+            query = query.where(table.c.predicate_type == predicate_type)
         if subject:
             column = t.SUBJECT.c.subject_digest
             query = query.where(column >= subject, column < subject + "g")
@@ -272,7 +279,7 @@ class SqlSnapshot(_Reader):
                 query = sa.select(t.NODE.c.place, t.NODE.c.hash).where(
                     t.NODE.c.level == level, t.NODE.c.place.in_(some)
                 )
-                found |= {(level, place): value for place, value in self._rows(query, tuple[_Number, bytes])}
+                found |= {(level, place): value for place, value in self._rows(query, tuple[_Number, _Hash])}
         return found
 
     def checkpoints(self) -> Iterator[CheckpointRow]:
@@ -321,9 +328,9 @@ def _checkpoint(row: _CHECKPOINT_ROW) -> CheckpointRow:
 
 
 def _write(connection: Connection, batch: Batch) -> None:
-    _insert(connection, t.ENVELOPE, map(msgspec.structs.asdict, batch.entries))
+    _insert(connection, t.ENVELOPE, map(msgspec.structs.astuple, batch.entries))
     _write_derived(connection, batch.index, batch.edges, batch.nodes, batch.shards)
-    _insert(connection, t.CHECKPOINT, [msgspec.structs.asdict(batch.checkpoint)])
+    _insert(connection, t.CHECKPOINT, [msgspec.structs.astuple(batch.checkpoint)])
 
 
 def _write_derived(
@@ -333,25 +340,20 @@ def _write_derived(
     nodes: Iterable[Node],
     shards: Mapping[int, bytes],
 ) -> None:
-    subjects = (
-        {
-            "bucket": row.bucket,
-            "seq": row.seq,
-            "subject_digest": row.subject,
-            "predicate_type": row.predicate_type,
-            "leaf_hash": row.leaf_hash,
-        }
-        for row in index
-    )
+    subjects = ((row.bucket, row.seq, row.subject, row.predicate_type, row.leaf_hash) for row in index)
     _insert(connection, t.SUBJECT, subjects)
-    _insert(connection, t.EDGE, map(msgspec.structs.asdict, dict.fromkeys(edges)))
-    _insert(connection, t.NODE, ({"level": node.level, "place": node.index, "hash": node.hash} for node in nodes))
+    _insert(connection, t.EDGE, map(msgspec.structs.astuple, dict.fromkeys(edges)))
+    _insert(connection, t.NODE, map(msgspec.structs.astuple, nodes))
     if shards:
         connection.execute(t.HEAD.delete().where(t.HEAD.c.shard.in_(list(shards))))
-        _insert(connection, t.HEAD, ({"shard": number, "hashes": heads} for number, heads in shards.items()))
+        _insert(connection, t.HEAD, shards.items())
 
 
-def _insert(connection: Connection, table: sa.Table, rows: Iterable[dict[str, Any]]) -> None:
+def _insert(connection: Connection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert rows whose values stand in the order of the table's columns, straight through the driver."""
+    names = ", ".join(table.columns.keys())
+    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(table.columns))
+    statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - names from our own tables
     waiting = iter(rows)
     while some := list(itertools.islice(waiting, INSERT_ROWS)):
-        connection.execute(table.insert(), some)
+        connection.exec_driver_sql(statement, some)

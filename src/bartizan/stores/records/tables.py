@@ -18,6 +18,7 @@ ENVELOPE = Table(
     Column("predicate_type", Text, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("leaf_hash", LargeBinary, nullable=False),
+    Index("envelope_by_type", "predicate_type", "seq"),
 )
 SUBJECT = Table(
     "subject",

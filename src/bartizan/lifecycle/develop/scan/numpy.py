@@ -110,20 +110,20 @@ def examine_npy(source: Source, meter: Meter, examine: Examine) -> Report:
         return draft.close()
     if header.layout.has_object:
         draft.fire("numpy/object-array", f"an array of objects, shape {header.shape}", header.data)
-        part = window(source.data, header.data, len(source.data), meter.limits.in_memory)
+        part = window(source.data, header.data, len(source.data))
         draft.members.append(examine(source.child("objects", part)))
         return draft.close()
     end = header.data + header.layout.itemsize * product(header.shape)
     if end > len(source.data):
         draft.fire("numpy/size", f"{end - len(source.data)} bytes are missing", header.data)
     elif end < len(source.data):
-        _trailing(source, end, draft, meter, examine)
+        _trailing(source, end, draft, examine)
     return draft.close()
 
 
-def _trailing(source: Source, end: int, draft: Draft, meter: Meter, examine: Examine) -> None:
+def _trailing(source: Source, end: int, draft: Draft, examine: Examine) -> None:
     """Bytes behind the array: several arrays may be saved one after the other into one file."""
-    part = window(source.data, end, len(source.data), meter.limits.in_memory)
+    part = window(source.data, end, len(source.data))
     if bytes(part[:6]) == b"\x93NUMPY":
         draft.members.append(examine(source.child(f"<array at {end}>", part)))
     else:

@@ -157,10 +157,9 @@ def _digest(file: BinaryIO) -> Digest:
     return Digest(state.hexdigest())
 
 
-def window(data: Buffer, start: int, end: int, limit: int) -> Buffer:
-    """Part of a buffer: copied while small, because indexing bytes is faster, else a view."""
-    part = data[start:end]
-    return bytes(part) if len(part) <= limit and isinstance(part, memoryview) else part
+def window(data: Buffer, start: int, end: int) -> memoryview:
+    """Part of a buffer, without a copy."""
+    return memoryview(data)[start:end]
 
 
 def chunks(data: Buffer, start: int, end: int) -> Iterator[Buffer]:

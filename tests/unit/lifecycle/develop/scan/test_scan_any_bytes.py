@@ -12,13 +12,23 @@ import zipfile
 import msgspec
 import numpy as np
 import pytest
-from fixtures.hostile_models import DANGEROUS, SUSPECT, torch_archive, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan.lifecycle.develop.scan import Limits, Report, scan_bytes
+from fixtures.hostile_models import DANGEROUS, SUSPECT, torch_archive, zipped
 
-MAGICS = [b"\x80\x04", b"\x80\x02", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08", b"x\x9c", b"(", b"c", b"BZh91AY&SY"]
+MAGICS = [
+    b"\x80\x04",
+    b"\x80\x02",
+    b"PK\x03\x04",
+    b"\x93NUMPY\x01\x00",
+    b"\x1f\x8b\x08",
+    b"x\x9c",
+    b"(",
+    b"c",
+    b"BZh91AY&SY",
+]
 SMALL = Limits(opcodes=200_000, memo=20_000, stack=20_000, nodes=20_000, expanded=1 << 22, members=200)
 
 
@@ -72,12 +82,15 @@ def expensive():
     yield "many marks", b"\x80\x04" + b"(" * 300_000 + b"."
     yield "many marks, then much work", b"\x80\x04" + b"(" * 19_000 + b"N0" * 300_000
     yield "many bad calls", b"\x80\x04cos\nsystem\nq\x00" + b"h\x00)R0" * 50_000 + b"N."
-    yield "one state for many objects", (
-        b"\x80\x04cscipy.stats._continuous_distns\nnorm_gen\n\x94}\x94("
-        + b"".join(b"\x8c\x04%04dN" % n for n in range(500))
-        + b"u0"
-        + b"h\x00)\x81h\x01b0" * 20_000
-        + b"N."
+    yield (
+        "one state for many objects",
+        (
+            b"\x80\x04cscipy.stats._continuous_distns\nnorm_gen\n\x94}\x94("
+            + b"".join(b"\x8c\x04%04dN" % n for n in range(500))
+            + b"u0"
+            + b"h\x00)\x81h\x01b0" * 20_000
+            + b"N."
+        ),
     )
     yield "many short streams", gzip.compress(b"", mtime=0) * 50_000
     yield "many pickles", b"\x80\x04N." * 50_000

@@ -16,9 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import all_estimators
-from tools import scan_allow_lists as emitted
 
 from bartizan.lifecycle.develop.scan import Coverage, Verdict, scan_bytes
+from tools import emitted_models as emitted
 
 PROTOCOLS = (2, 3, 4, 5)
 COMPRESSIONS = (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
 
 from bartizan.core.finding import Severity
-from bartizan.lifecycle.develop.scan import RULES, Coverage, Verdict, scan_bytes, scan_path
+from bartizan.lifecycle.develop.scan import RULES, Coverage, Limits, Verdict, scan_bytes, scan_path
+from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
 
 
 @pytest.mark.control("2.1-n")
@@ -88,8 +88,6 @@ def test_every_rule_that_fires_is_listed_with_its_text():
 
 
 def test_findings_of_one_file_are_bounded():
-    from bartizan.lifecycle.develop.scan import Limits
-
     body = b"".join(b"cos\nsystem%d\n0" % n for n in range(500))
     report = scan_bytes(b"\x80\x02" + body + b"N.", "m", Limits(findings=20))
     assert len(report.findings) == 20

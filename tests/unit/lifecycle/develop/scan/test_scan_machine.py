@@ -7,7 +7,6 @@ import pickletools
 import struct
 
 import pytest
-from fixtures.hostile_models import calls, imports, text, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +19,15 @@ from bartizan.lifecycle.develop.scan.pickle.policy import load_policy
 from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
 from bartizan.lifecycle.develop.scan.pickle.stream import walk
 from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol
+from fixtures.hostile_models import calls, imports, text, whole
 
 LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80) | st.binary(max_size=20)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=80)
+    | st.binary(max_size=20)
 )
 PLAIN = st.recursive(
     LEAVES,
@@ -87,14 +92,18 @@ def test_skipping_runs_changes_nothing_but_the_speed(value, protocol):
     assert skipping.pos == stepping.pos
     assert skipping.frame_end == stepping.frame_end
     assert len(skipping.memo) == len(stepping.memo)
-    constants = [(here, there) for here, there in zip(skipping.memo, stepping.memo, strict=True) if isinstance(there, int)]
+    constants = [
+        (here, there) for here, there in zip(skipping.memo, stepping.memo, strict=True) if isinstance(there, int)
+    ]
     assert all(here == there for here, there in constants)
     assert [type(here) for here in skipping.memo] == [type(there) for there in stepping.memo]
 
 
 def test_memo_entries_of_a_skipped_run_are_found_when_they_are_needed():
     items = b"".join(text(f"w{n}") + b"\x94" for n in range(300))
-    data = whole(b"](" + items + text("os") + b"\x94" + text("system") + b"\x94e0j\x2c\x01\x00\x00j\x2d\x01\x00\x00\x93")
+    data = whole(
+        b"](" + items + text("os") + b"\x94" + text("system") + b"\x94e0j\x2c\x01\x00\x00j\x2d\x01\x00\x00\x93"
+    )
     assert rules(data) == ["pickle/dangerous-callable"]
 
 
@@ -146,7 +155,11 @@ def test_where_the_unpickler_raises_the_walk_ends_and_says_why(body, why):
 
 @pytest.mark.parametrize("line", [b"Sabc\n", b"Iabc\n", b"I" + b"1" * 5000 + b"\n", b"I5\x00\n", b"Fx\n"])
 def test_a_bad_number_does_not_hide_what_follows(line):
-    assert rules(line + b"0cos\nsystem\n)R.") == ["pickle/malformed", "pickle/dangerous-callable", "pickle/dangerous-callable"]
+    assert rules(line + b"0cos\nsystem\n)R.") == [
+        "pickle/malformed",
+        "pickle/dangerous-callable",
+        "pickle/dangerous-callable",
+    ]
 
 
 @pytest.mark.parametrize("odd", [b"NNb", b"N(e", b"N(u", b"]K\x01aK\x00K\x02s", b"\x96\x01\0\0\0\0\0\0\0aK\x01a"])
@@ -219,7 +232,10 @@ def test_a_call_is_a_symbol():
         (Limits(stack=5_000), whole(b"N" * 50_000)),
         (Limits(stack=5_000), whole(b"(" * 50_000 + b"N")),
         (Limits(nodes=5_000), whole(b"]" * 50_000)),
-        (Limits(memo=5_000), whole((b"](" + b"".join(text("a") + b"\x94" for _ in range(1000)) + b"e") * 9 + b"j\x00\x00\x10\x00")),
+        (
+            Limits(memo=5_000),
+            whole((b"](" + b"".join(text("a") + b"\x94" for _ in range(1000)) + b"e") * 9 + b"j\x00\x00\x10\x00"),
+        ),
         (Limits(reading=1000), whole(imports("operator", "itemgetter") + (b"0h\x00" * 3))),
     ],
     ids=["opcodes", "memo", "stack", "marks", "nodes", "runs", "reading"],

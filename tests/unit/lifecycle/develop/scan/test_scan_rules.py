@@ -10,9 +10,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
 
+from bartizan.catalogue.load import catalogue
 from bartizan.lifecycle.develop.scan import RULES, Limits, scan_bytes
+from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
 
 
 def linked_zip() -> bytes:
@@ -85,8 +86,6 @@ def test_a_rule_has_all_its_texts(rule):
 
 
 def test_the_techniques_are_in_the_catalogue():
-    from bartizan.catalogue.load import catalogue
-
     techniques = {entry.id for entry in catalogue().entries.techniques}
     ours = {technique for rule in RULES.values() for technique in rule.techniques if technique.startswith("T")}
     assert ours <= techniques

@@ -6,6 +6,7 @@ joblib writes its compressed files in these formats; what they unpack to is exam
 from __future__ import annotations
 
 import bz2
+import contextlib
 import lzma
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,7 @@ LZMA_MEMORY = 128 << 20
 """Memory that an lzma stream may ask for; presets up to 9 need 65 MiB."""
 FIRST_STEP = 1 << 10
 """Bytes first fed to a stream: there may be very many short ones in a row."""
+CAREFUL_STEP = 16
 MOST_STREAMS = 100_000
 ZFILE_HEADER = 21
 """``ZF`` and the length as hexadecimal text, padded to 19 characters."""
@@ -87,6 +89,8 @@ class Unpacked:
         self.used = 0
         """Compressed bytes that belonged to the streams."""
         self.streams = 0
+        self.fed = 0
+        """Offset of the compressed bytes that were fed last."""
         self.failure = ""
         """Why unpacking stopped before the end."""
 
@@ -98,27 +102,43 @@ def unpack(data: Buffer, kind: str, meter: Meter, *, several: bool = True) -> Un
         BombError: the ratio or the bytes left to spend are exceeded.
     """
     result = Unpacked(meter.limits.in_memory)
-    while result.used < len(data):
-        try:
-            used = _one_stream(data, result.used, kind, meter, result)
-        except BombError:
-            result.spool.discard()
-            raise
-        except FAILURES as error:
-            if not result.streams:
-                result.failure = str(error) or type(error).__name__
-            return result
-        if used < 0:
-            result.failure = "the stream ends early"
-            return result
-        result.streams += 1
-        result.used += used
-        if not several or result.streams >= MOST_STREAMS:
-            break
+    try:
+        _all_streams(data, kind, meter, result, several=several)
+    except BombError:
+        result.spool.discard()
+        raise
     return result
 
 
-def _one_stream(data: Buffer, start: int, kind: str, meter: Meter, result: Unpacked) -> int:
+def _all_streams(data: Buffer, kind: str, meter: Meter, result: Unpacked, *, several: bool) -> None:
+    while result.used < len(data):
+        try:
+            used = _one_stream(data, result.used, kind, meter, result)
+        except FAILURES as error:
+            if not result.streams:
+                result.failure = str(error) or type(error).__name__
+                _salvage(data, kind, meter, result)
+            return
+        if used < 0:
+            result.failure = "the stream ends early"
+            return
+        result.streams += 1
+        result.used += used
+        if not several or result.streams >= MOST_STREAMS:
+            return
+
+
+def _salvage(data: Buffer, kind: str, meter: Meter, result: Unpacked) -> None:
+    """Unpack a damaged stream again, in small steps near the damage: a loader may have used what came before it."""
+    result.spool.discard()
+    result.spool = Spool(meter.limits.in_memory)
+    with contextlib.suppress(*FAILURES):
+        _one_stream(data, 0, kind, meter, result, careful_from=result.fed)
+
+
+def _one_stream(
+    data: Buffer, start: int, kind: str, meter: Meter, result: Unpacked, *, careful_from: int | None = None
+) -> int:
     """Unpack the stream at ``start``; returns how many compressed bytes it has, or -1 when it is cut off."""
     machine = MAKERS[kind]()
     at = start
@@ -128,7 +148,10 @@ def _one_stream(data: Buffer, start: int, kind: str, meter: Meter, result: Unpac
         if machine.needs_input:
             if at >= len(data):
                 return -1
+            if careful_from is not None:
+                step = CAREFUL_STEP if at >= careful_from else min(step, careful_from - at)
             part = bytes(data[at : at + step])
+            result.fed = at
             at += len(part)
             step = min(2 * step, CHUNK)
         out = machine.decompress(part, CHUNK)

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 
 from bartizan.lifecycle.develop.scan.detect import detect
-from bartizan.lifecycle.develop.scan.limits import Limits
+from bartizan.lifecycle.develop.scan.limits import LimitError, Limits
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError
 from bartizan.lifecycle.develop.scan.pickle.reading import Reader
 from bartizan.lifecycle.develop.scan.pickle.stream import Walk
 from bartizan.lifecycle.develop.scan.pickle.values import Name, Symbol
@@ -54,6 +55,13 @@ def storage_of(reader: Reader, pid: Symbol) -> tuple[str, int]:
     Raises:
         StorageError: it is no such id.
     """
+    try:
+        return _storage_of(reader, pid)
+    except BrokenPickleError as broken:
+        raise StorageError(str(broken)) from broken
+
+
+def _storage_of(reader: Reader, pid: Symbol) -> tuple[str, int]:
     if pid.__class__ is not tuple or len(pid) < 5 or reader.text(pid[0]) != "storage":  # noqa: PLR2004 -- its shape
         raise StorageError(f"persistent id {reader.expression(pid)} is none that torch writes")
     kind = pid[1].name.removesuffix("Storage") if pid[1].__class__ is Name and pid[1].listed else ""
@@ -79,6 +87,9 @@ class DeclaredStorages:
             except StorageError as error:
                 draft.fire("torch/storage", str(error), pid.offset)
                 continue
+            except LimitError as limit:
+                draft.miss(str(limit), rule="file/limit")
+                return
             if self.declared.setdefault(key, size) != size:
                 draft.fire(
                     "torch/storage",

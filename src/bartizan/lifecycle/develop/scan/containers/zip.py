@@ -147,7 +147,7 @@ class ZipExaminer:
         entry = member.entry
         if entry.name.endswith("/") and not entry.size and member.start == member.end:
             return None
-        source = self.source.child(entry.name, self.source.data[member.start : member.end], storages=torch)
+        source = self.source.child(entry.name, window(self.source.data, member.start, member.end), storages=torch)
         content = self._content(member, source)
         if isinstance(content, Report):
             return content
@@ -166,13 +166,13 @@ class ZipExaminer:
         if entry.method == STORED:
             if entry.size != entry.packed:
                 self.draft.fire("zip/header-mismatch", f"sizes of the stored member {entry.name[:80]!r}", entry.offset)
-            return window(self.source.data, member.start, member.end, self.meter.limits.in_memory)
+            return source.data
         if entry.method not in METHODS:
             return self._unread(source, f"compression method {entry.method} is not supported")
         return self._unpack(member, source)
 
     def _unpack(self, member: Member, source: Source) -> Buffer | Report:
-        packed = self.source.data[member.start : member.end]
+        packed = source.data
         try:
             unpacked = unpack(packed, METHODS[member.entry.method], self.meter, several=False)
         except BombError as bomb:
@@ -210,7 +210,7 @@ class ZipExaminer:
     def _unclaimed(self, start: int, end: int, *, is_prefix: bool) -> None:
         """Bytes that no part claims: a finding, and examined as well when they look like something that loads."""
         self.draft.gap(start, end, "stand before the archive" if is_prefix else "")
-        part = window(self.source.data, start, end, self.meter.limits.in_memory)
+        part = window(self.source.data, start, end)
         if detect(part) not in {"unknown", "empty", "maybe-pickle"} or (is_prefix and detect(part) == "maybe-pickle"):
             self.draft.members.append(self.examine(self.source.child(f"<bytes {start} to {end}>", part)))
 

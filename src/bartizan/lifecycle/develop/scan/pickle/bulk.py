@@ -17,17 +17,18 @@ from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol
 
 LONGEST_TEXT = 63
 
-_NUMBER = rb"(?:G.{8}|K.|M..|J.{4}|[N\x88\x89])"
-_UP_TO_THREE = _NUMBER + rb"(?:\x85(\x94)|" + _NUMBER + rb"(?:\x86(\x94)|" + _NUMBER + rb"(?:\x87(\x94))?+)?+)?+"
-_TEXT = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(LONGEST_TEXT + 1)) + rb")(\x94)"
-_LIST = rb"\](\x94)\((?:" + _NUMBER + rb"|(\x95).{8}){1,1000}+e"
+_NUMBER = rb"(?:J.{4}|M..|K.|G.{8}|[N\x88\x89])"
+_NUMBERS = rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)"
 _FRAME = rb"(\x95).{8}"
+_TEXT = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(LONGEST_TEXT + 1)) + rb")\x94"
+_UP_TO_THREE = rb"(?:\x85\x94|NUMBER(?:\x86\x94|NUMBER(?:\x87\x94)?+)?+)?+".replace(b"NUMBER", _NUMBER)
+"""What may follow a number: the end of a tuple, or up to two more numbers and the end of one."""
+_LIST = rb"\]\x94\((?:" + _NUMBERS + rb"|" + _FRAME + rb"){1,1000}+e"
 
-_RUN = re.compile(rb"(?s)(?:" + rb"|".join([_UP_TO_THREE, _TEXT, _LIST, _FRAME]) + rb"){2,5000}+(?=[eu])")
-_NO_SPAN = (-1, -1)
-"""Span of a group that took no part: 1 to 5 stand for MEMOIZE, 6 and 7 for FRAME."""
-
-
+_PLAIN_RUN = re.compile(rb"(?s)(?:" + _NUMBERS + rb"|" + _FRAME + rb"){1,5000}+(?=[eu])")
+"""Numbers alone; nothing enters the memo."""
+_RUN = re.compile(rb"(?s)(?:" + rb"|".join([_TEXT, _NUMBER + _UP_TO_THREE, _LIST, _FRAME]) + rb"){2,5000}+(?=[eu])")
+"""Any plain items; groups are set only where a frame begins."""
 RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.FRAME})
 """Opcodes that a run can begin with."""
 
@@ -89,11 +90,10 @@ class Run:
 
 def find_run(data: Buffer, pos: int) -> Run | None:
     """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else."""
+    match = _PLAIN_RUN.match(data, pos)
+    if match is not None:
+        return Run(pos, match.end(), memoises=False, has_frames=match.lastindex is not None)
     match = _RUN.match(data, pos)
-    if match is None:
-        return None
-    end = match.end()
-    if match.lastindex is None:
-        return Run(pos, end, memoises=False, has_frames=False)
-    spans = match.regs
-    return Run(pos, end, memoises=max(spans[1:6]) > _NO_SPAN, has_frames=max(spans[6:8]) > _NO_SPAN)
+    if match is not None:
+        return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None)
+    return None

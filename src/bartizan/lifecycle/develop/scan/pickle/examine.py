@@ -72,7 +72,7 @@ class PickleExaminer:
         if one.ended == "stop" and "pickle/malformed" not in rules:
             is_signed = self.source.data[one.start] == op.PROTO
             return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(self.source.data)
-        return one.calls > 0 and (harm or any(name.listed for name in one.judge.names.values()))
+        return one.calls > 0
 
     def _take(self, one: Walk) -> None:
         """Turn what one walk found into findings and counts."""

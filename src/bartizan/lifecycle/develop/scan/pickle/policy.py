@@ -1,7 +1,7 @@
 """The allow-lists: which names the frameworks really write into pickles, and what they do with them.
 
 One JSON file per framework in ``allow/``, made by recording what the framework emits (see
-``tests/tools/scan_allow_lists.py``) and reviewed by hand. Under each module every name has its uses:
+``tests/tools/derive_allow_lists.py``) and reviewed by hand. Under each module every name has its uses:
 ``call``, ``new``, ``build``, ``items`` (see ``values.Use``), none for a name that may only stand as
 a value, ``args=RULE`` and ``state=RULE`` where arguments or states matter. A name is allowed only as
 it is written there, dots included; whatever is not there is not allowed.

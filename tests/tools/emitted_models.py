@@ -1,25 +1,31 @@
-"""Makes the allow-lists of the scanner from what the frameworks really write.
+"""Saves many objects of every framework that is installed, in all pickle protocols.
 
-``emit TARGET`` saves many objects of every framework that is installed, in all pickle protocols; it
-needs nothing but those frameworks, so it runs under any version of them. ``derive TARGET SOURCE...``
-follows what was saved with a judge that allows everything and notes every name with its uses, then
-writes one JSON file per framework. A person reads the difference to the lists that ship, and
-gives a rule to each callable whose arguments or states matter, before it is taken over.
+``python emitted_models.py FOLDER`` needs nothing but those frameworks, so it runs under any version
+of them. The tests take their benign files from here, ``derive_allow_lists.py`` its lists.
 """
+
+# ruff: noqa: PLC0415 -- each framework is imported only where it is wanted, because it may be absent
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import datetime as dt
+import decimal
+import fractions
+import functools
 import importlib
 import inspect
-import io
 import json
+import operator
+import pathlib
 import pickle
 import pkgutil
+import re
 import sys
+import types
+import uuid
 import warnings
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from pathlib import Path
 
 PROTOCOLS = range(6)
@@ -27,23 +33,12 @@ PROTOCOLS = range(6)
 
 def containers():
     """Plain objects of the standard library that turn up inside models."""
-    import collections
-    import datetime
-    import decimal
-    import fractions
-    import functools
-    import operator
-    import pathlib
-    import re
-    import types
-    import uuid
-
     yield from (OrderedDict(a=1), defaultdict(list, a=[1]), defaultdict(int), defaultdict(dict), defaultdict(float))
-    yield from (Counter("abc"), deque([1, 2], maxlen=3), collections.ChainMap({1: 2}), {1, 2}, frozenset({1}))
+    yield from (Counter("abc"), deque([1, 2], maxlen=3), ChainMap({1: 2}), {1, 2}, frozenset({1}))
     yield from (bytearray(b"abc"), b"\x00\xff abc", b"", 1j, slice(1, 2), range(3), Ellipsis, NotImplemented)
     yield from (type(None), int, float, str, bool, bytes, list, dict, tuple, set, frozenset, object, complex)
-    yield from (datetime.datetime(2020, 1, 1), datetime.date(2020, 1, 1), datetime.time(1), datetime.timedelta(1))
-    yield from (datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=1)))
+    yield from (dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.date(2020, 1, 1), dt.time(1), dt.timedelta(1))
+    yield from (dt.UTC, dt.timezone(dt.timedelta(hours=1)))
     yield from (decimal.Decimal("1.5"), fractions.Fraction(1, 3), uuid.UUID(int=5), types.SimpleNamespace(a=1))
     yield from (pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("a"), pathlib.PosixPath("a"))
     yield from (functools.partial(int, base=2), operator.itemgetter(1), operator.attrgetter("a"), re.compile("a+"))
@@ -90,11 +85,42 @@ def numpy_objects():
         value = getattr(np, name)
         if isinstance(value, np.ufunc) or (inspect.isclass(value) and issubclass(value, np.generic)):
             yield value
-    for name in "mean median sum std var min max amin amax average nanmean nanmedian argmax argmin clip where round prod".split():
+    for name in [
+        "mean",
+        "median",
+        "sum",
+        "std",
+        "var",
+        "min",
+        "max",
+        "amin",
+        "amax",
+        "average",
+        "nanmean",
+        "nanmedian",
+        "argmax",
+        "argmin",
+        "clip",
+        "where",
+        "round",
+        "prod",
+    ]:
         yield getattr(np, name)
-    for (
-        name
-    ) in "ndarray nan_to_num concatenate stack ravel squeeze sort argsort unique cumsum dot transpose diff".split():
+    for name in [
+        "ndarray",
+        "nan_to_num",
+        "concatenate",
+        "stack",
+        "ravel",
+        "squeeze",
+        "sort",
+        "argsort",
+        "unique",
+        "cumsum",
+        "dot",
+        "transpose",
+        "diff",
+    ]:
         yield getattr(np, name)
 
 
@@ -206,15 +232,14 @@ def sklearn_objects():
     import sklearn
     import sklearn.ensemble as ens
     import sklearn.experimental.enable_halving_search_cv
-    import sklearn.gaussian_process.kernels as kernels
     import sklearn.linear_model as lm
-    import sklearn.metrics as metrics
     import sklearn.model_selection as ms
     import sklearn.neighbors as nb
     import sklearn.neural_network as nn
     import sklearn.preprocessing as pre
-    import sklearn.tree as tree
     from scipy.stats import loguniform, uniform
+    from sklearn import metrics, tree
+    from sklearn.gaussian_process import kernels
     from sklearn.utils import Bunch
 
     yield from sklearn_estimators()
@@ -342,7 +367,7 @@ def sklearn_objects():
     )
     yield from (
         getattr(sklearn.feature_selection, n)
-        for n in "f_classif chi2 f_regression mutual_info_classif mutual_info_regression r_regression".split()
+        for n in ["f_classif", "chi2", "f_regression", "mutual_info_classif", "mutual_info_regression", "r_regression"]
     )
     for module in ("sklearn.datasets",):
         for name in ("load_iris", "load_digits", "load_wine", "load_diabetes", "load_breast_cancer"):
@@ -479,11 +504,11 @@ def writers_for(source):
         with contextlib.suppress(ImportError):
             import joblib
 
-            ways["joblib"] = lambda thing, file: joblib.dump(thing, file)
+            ways["joblib"] = joblib.dump
     if source == "torch":
         import torch
 
-        ways["pt"] = lambda thing, file: torch.save(thing, file)
+        ways["pt"] = torch.save
         ways["legacy.pt"] = lambda thing, file: torch.save(thing, file, _use_new_zipfile_serialization=False)
     return ways
 
@@ -501,7 +526,7 @@ def emit(folder):
         number = 0
         iterator = objects()
         try:
-            for number, thing in enumerate(iterator):  # noqa: B007
+            for number, thing in enumerate(iterator):
                 save(place, number, thing, ways)
         except Exception as error:  # noqa: BLE001 -- an older framework lacks something: what came before it counts
             print(f"{source}: stopped after {number}: {error!r}", file=sys.stderr)
@@ -512,233 +537,5 @@ def emit(folder):
     (folder / "versions.json").write_text(json.dumps(versions))
 
 
-def derive(folders):
-    """Names and uses in everything under ``folders``, by framework."""
-    from bartizan.lifecycle.develop.scan.limits import Limits, Meter
-    from bartizan.lifecycle.develop.scan.pickle.joblib import ArrayReader
-    from bartizan.lifecycle.develop.scan.pickle.judge import Judge
-    from bartizan.lifecycle.develop.scan.pickle.machine import Machine
-    from bartizan.lifecycle.develop.scan.pickle.policy import load_policy, translate
-    from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
-    from bartizan.lifecycle.develop.scan.pickle.values import Call, Entry, Name, Use
-
-    uses = defaultdict(lambda: Use.VALUE)
-    makers = (
-        "_reconstructor",
-        "__newobj__",
-        "__newobj_ex__",
-        "_reconstruct",
-        "newObj",
-        "_new_DatetimeIndex",
-        "_new_Index",
-        "_new_IntervalIndex",
-        "_mareconstruct",
-    )
-
-    class Recorder(Judge):
-        """Allows everything and writes it down."""
-
-        def find(self, module, name, protocol, offset):
-            key = translate(module, name, protocol)
-            if key not in self.names:
-                self.names[key] = Name(*key, offset, Entry(Use(15)))
-                uses[key] |= Use.VALUE
-            return self.names[key]
-
-        def note(self, name, use):
-            if name.__class__ is Name:
-                uses[name.module, name.name] |= use
-
-        def call(self, callee, args, offset):
-            self.note(callee, Use.CALL)
-            subject = callee if callee.__class__ is Name else None
-            if str(callee) == "builtins.getattr" and getattr(args[0], "subject", None).__class__ is Name:
-                owner = args[0].subject
-                uses[owner.module, f"{owner.name}.{self.reader.text(args[1])}"] |= Use.VALUE
-            if subject and (subject.name in makers or subject.name.startswith("__pyx_unpickle")):
-                self.note(args[0], Use.NEW)
-                subject = args[0]
-            return Call(callee, args, subject)
-
-        def new(self, callee, args, offset):
-            self.note(callee, Use.NEW)
-            return Call(callee, args, callee)
-
-        def items(self, target, offset):
-            self.note(getattr(target, "subject", None), Use.ITEMS)
-
-        def build(self, target, state, offset):
-            self.note(getattr(target, "subject", None), Use.BUILD)
-
-    def follow(data):
-        meter = Meter(Limits())
-        pos = 0
-        while pos < len(data):
-            judge = Recorder(data, load_policy(), Limits(), torch=True)
-            walk_nested = lambda at: Machine(data, judge, meter, STEPS).run(at)  # noqa: B023, E731
-            machine = Machine(data, judge, meter, STEPS, ArrayReader(walk_nested))
-            pos = machine.run(pos)
-            if machine.ended != "stop":
-                return machine.why
-        return ""
-
-    for folder in folders:
-        for path in sorted(Path(folder).rglob("*.*")):
-            if path.suffix == ".json":
-                continue
-            data = path.read_bytes()
-            if data[:2] == b"PK":
-                import zipfile
-
-                with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                    data = b"".join(archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
-            why = follow(data)
-            if why and "legacy" not in path.name:
-                print(path, why, file=sys.stderr)
-    return {key: str_uses(use) for key, use in uses.items()}
-
-
-def str_uses(use):
-    """``call build`` for ``Use.CALL | Use.BUILD``."""
-    return " ".join(one.name.lower() for one in type(use) if one in use and one.value)
-
-
-RULES = {
-    "_codecs.encode": "args=latin1",
-    "builtins.bytearray": "args=count",
-    "builtins.bytes": "args=count",
-    "builtins.frozenset": "args=items",
-    "builtins.getattr": "args=getattr",
-    "builtins.set": "args=items",
-    "builtins.type": "args=type-of",
-    "collections.Counter": "args=items",
-    "collections.defaultdict": "args=factory",
-    "collections.deque": "args=items",
-    "copyreg._reconstructor": "args=reconstructor",
-    "fractions.Fraction": "args=fraction",
-    "functools.partial": "args=partial",
-    "numpy.dtype": "args=dtype",
-    "numpy.ma.core._mareconstruct": "args=masked-array",
-    "numpy.random._pickle.__bit_generator_ctor": "args=bit-generator",
-    "numpy.random._pickle.__generator_ctor": "args=generator",
-    "numpy.random._pickle.__randomstate_ctor": "args=generator",
-    "operator.attrgetter": "args=attribute-names",
-    "operator.itemgetter": "args=attribute-names",
-    "pandas.core.indexes.base._new_Index": "args=class-first",
-    "pandas.core.indexes.datetimes._new_DatetimeIndex": "args=class-first",
-    "pandas.core.indexes.interval._new_IntervalIndex": "args=class-first",
-    "pytz._p": "args=constants",
-    "re._compile": "args=pattern",
-    "torch._utils._rebuild_tensor_v2": "args=torch-tensor",
-    "torch._utils._rebuild_tensor_v3": "args=torch-tensor",
-    "torch._utils._rebuild_qtensor": "args=torch-tensor",
-    "torch.device": "args=constants",
-    "torch.serialization._get_layout": "args=constants",
-    "torch.storage._load_from_bytes": "args=torch-bytes",
-}
-"""Rules given by hand, by name; those below by the last part of the name."""
-STATES = {
-    "functools.partial": "partial",
-    "numpy.dtype": "dtype",
-    **dict.fromkeys(
-        (
-            "numpy.ndarray",
-            "numpy.matrix",
-            "numpy.matrixlib.defmatrix.matrix",
-            "numpy.memmap",
-            "numpy.rec.recarray",
-            "numpy.recarray",
-            "numpy.ma.core.MaskedArray",
-            "numpy.ma.MaskedArray",
-        ),
-        "ndarray",
-    ),
-}
-"""Rules for states, by name."""
-RULES_BY_NAME = {
-    "_frombuffer": "args=buffer-array",
-    "_reconstruct": "args=reconstruct-array",
-    "newObj": "args=class-first",
-    "_ufunc_reconstruct": "args=ufunc",
-}
-ADDED = {
-    "builtins.set": "call args=items",
-    "collections.OrderedDict": "call build items",
-    "joblib.numpy_pickle.NDArrayWrapper": "new build",
-    "joblib.numpy_pickle.ZNDArrayWrapper": "new build",
-    "joblib.numpy_pickle_compat.NDArrayWrapper": "new build",
-    "joblib.numpy_pickle_compat.ZNDArrayWrapper": "new build",
-    "numpy.core._ufunc_reconstruct": "call args=ufunc",
-    "numpy._core._ufunc_reconstruct": "call args=ufunc",
-    "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper": "new build",
-    "zoneinfo.ZoneInfo._unpickle": "call args=constants",
-    **{f"scipy.sparse.{kind}.{kind}_matrix": "new build" for kind in ("csr", "csc", "coo", "lil", "bsr", "dia")},
-}
-"""Names that older versions write, or that reach a pickle only through another callable."""
-FRAMEWORK = {"_loss": "sklearn", "pytz": "pandas"}
-"""Packages whose names stand in the list of another."""
-TITLES = {"sklearn": "scikit-learn", "stdlib": "python"}
-
-
-def with_rules(module, name, use):
-    """The uses of a name together with the rules it was given."""
-    words = [use]
-    rule = RULES.get(f"{module}.{name}") or RULES_BY_NAME.get(name, "")
-    if name.startswith("__pyx_unpickle_"):
-        rule = "args=class-first"
-    if "call" in use:
-        words.append(rule)
-    if "build" in use and (state := STATES.get(f"{module}.{name}")):
-        words.append(f"state={state}")
-    if "build" in use and module.startswith("scipy.stats.") and name.endswith(("_gen", "_frozen")):
-        words.append("state=scipy-distribution")
-    return " ".join(word for word in words if word)
-
-
-def grouped(names):
-    """Names by framework and module."""
-    frameworks = defaultdict(lambda: defaultdict(dict))
-    for (module, name), use in sorted(names.items()):
-        package = module.partition(".")[0]
-        framework = FRAMEWORK.get(package, package)
-        framework = framework if framework in (*SOURCES, "joblib") else "stdlib"
-        frameworks[framework][module][name] = with_rules(module, name, use)
-    for dotted, use in ADDED.items():
-        module, name = dotted.split(".", 1) if dotted.startswith("zoneinfo") else dotted.rsplit(".", 1)
-        framework = module.partition(".")[0]
-        frameworks[framework if framework in (*SOURCES, "joblib") else "stdlib"][module].setdefault(name, use)
-    return frameworks
-
-
-def write_lists(target, folders):
-    """Write one file per framework."""
-    versions = defaultdict(set)
-    for path in {v for folder in folders for v in folder.rglob("versions.json")}:
-        for name, version in json.loads(path.read_text()).items():
-            versions[name].add(version)
-    for framework, modules in grouped(derive(folders)).items():
-        package = "python" if framework == "stdlib" else framework
-        document = {
-            "schema": 1,
-            "framework": TITLES.get(framework, framework),
-            "versions": {TITLES.get(package, package): ", ".join(sorted(versions[package]))},
-            "names": {module: dict(sorted(names.items())) for module, names in sorted(modules.items())},
-        }
-        (target / f"{framework}.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def main():
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("emit", "derive"))
-    parser.add_argument("target", type=Path, help="folder to write to")
-    parser.add_argument("source", nargs="*", type=Path, help="for derive: folders that emit wrote")
-    options = parser.parse_args()
-    if options.what == "emit":
-        emit(options.target)
-    else:
-        write_lists(options.target, options.source)
-
-
 if __name__ == "__main__":
-    main()
+    emit(Path(sys.argv[1]))
