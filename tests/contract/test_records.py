@@ -158,14 +158,14 @@ def test_large_requests_are_answered_in_portions(records):
 def test_two_processes_lose_nothing_and_leave_no_gap(location, records):
     begin(records)
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=append_statements, args=(location, name, 100)) for name in ("one", "two")]
+    workers = [context.Process(target=append_statements, args=(location, name, 25)) for name in ("one", "two")]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     with records.snapshot() as snapshot:
-        assert audit.audit(snapshot, None).checkpoint.size == 201
+        assert audit.audit(snapshot, None).checkpoint.size == 51
 
 
 @REAL

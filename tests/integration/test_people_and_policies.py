@@ -9,6 +9,9 @@ from datetime import timedelta
 
 import pytest
 
+from bartizan.lifecycle.develop.sign import sign_manifest
+from bartizan.stores.files import LocalFiles
+from bartizan.stores.keys import load_signer
 from bartizan.wiring import deciding
 from bartizan.wiring.assure import gate_of, judge, situation
 from bartizan.wiring.workspace import Workspace, utc_now
@@ -203,7 +206,11 @@ def test_a_digest_mismatch_or_an_untrusted_signer_blocks_intake(ask, place, ask_
     stranger = tmp_path / "stranger"
     shutil.copytree(place, stranger)
     assert ask_in(stranger, "keys", "new", "stranger", "--unencrypted")[0] == 0
-    assert ask_in(stranger, "register", "model:tumour", "--key", "stranger")[0] == 0
+    assert ask_in(stranger, "register", "model:tumour", "--key", "stranger")[0] == 2
+    signer = load_signer(stranger / ".bartizan/keys/stranger.pem", lambda: None)
+    body, _ = sign_manifest("tumour.joblib", LocalFiles().manifest(model), signer)
+    (tmp_path / "foreign.json").write_bytes(body)
+    assert ask_in(stranger, "evidence", "add", str(tmp_path / "foreign.json"))[0] == 0
     assert not passes(functools.partial(ask_in, stranger), "intake"), "nobody trusts that signer"
     assert ask("register", "model:tumour", "--key", "second")[0] == 0
     assert passes(ask, "intake")

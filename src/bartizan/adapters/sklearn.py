@@ -72,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     features: Annotated[int, msgspec.Meta(ge=1, le=MAX_COLUMNS)]
     classes: Annotated[int, msgspec.Meta(ge=2, le=MAX_CLASSES)]
+    values: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_CLASSES)]
     scores: bool
     names: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_COLUMNS)]
 
@@ -135,6 +136,11 @@ class SklearnTarget:
     def classes(self) -> int:
         """See ``Target.classes``."""
         return self._facts.classes
+
+    @property
+    def class_values(self) -> tuple[str, ...]:
+        """See ``Target.class_values``."""
+        return self._facts.values
 
     @property
     def features(self) -> int:

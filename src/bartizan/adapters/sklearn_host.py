@@ -27,6 +27,10 @@ LENGTH = 4
 MAX_FILES = 64
 
 
+MAX_VALUE = 200
+"""Longest text of one class value that is told."""
+
+
 class Refusal(Exception):  # noqa: N818 - it becomes an answer, not an error of this process
     """What was asked cannot be done; the message goes back."""
 
@@ -80,6 +84,7 @@ class Host:
         facts = {
             "features": int(model.n_features_in_),
             "classes": len(self.classes),
+            "values": [str(value)[:MAX_VALUE] for value in self.classes.tolist()],
             "scores": hasattr(model, "predict_proba"),
             "names": [str(name) for name in getattr(model, "feature_names_in_", ())],
         }

@@ -18,7 +18,7 @@ _KINDS = ("approval", "rejection", "exception", "disclosure", "risk", "scope", "
 @click.option("--expires", default="90d", show_default=True, help="Duration or date; every decision ends.")
 @click.option("--concerns", multiple=True, help="Catalogue id decided upon, such as T08 or 4.1; may be repeated.")
 @click.option("--no", "refuse", is_flag=True, help="Decide no.")
-@click.option("--key", help="Name of the key that signs. Default: the role's name.")
+@click.option("--key", default="", help="Name of the key that signs. Default: that of whoever holds the role.")
 @as_json
 @click.pass_context
 def decide(
@@ -31,7 +31,7 @@ def decide(
     expires: str,
     concerns: tuple[str, ...],
     refuse: bool,
-    key: str | None,
+    key: str,
     as_json: bool,
 ) -> None:
     """Record a person's signed decision about an artefact, with what was in front of them.
@@ -51,7 +51,7 @@ def decide(
         expires=expires,
         concerns=concerns,
         outcome="no" if refuse or kind == "rejection" else "yes",
-        key=key or role,
+        key=key,
     )
     made = deciding.decide(workspace(ctx), asked)
     if as_json:
@@ -65,7 +65,7 @@ def decide(
 @click.argument("what")
 @click.option("--reason", required=True, help="Why. No personal data: the ledger forgets nothing.")
 @click.option("--from", "effective_from", default="", help="Date from which it counts (2026-11-21). Default: now.")
-@click.option("--key", default="security", show_default=True, help="Name of the key that signs.")
+@click.option("--key", default="", help="Name of the key that signs. Default: that of whoever holds the role security.")
 @click.pass_context
 def revoke(ctx: click.Context, *, target: str, what: str, reason: str, effective_from: str, key: str) -> None:
     """Withdraw a statement (by envelope digest), a key (by key id) or an artefact (by id or digest).

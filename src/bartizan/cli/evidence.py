@@ -71,12 +71,13 @@ def list_evidence(ctx: click.Context, about: str | None, standing: str | None, a
         show_json(rows)
         return
     table(
-        ("SEQ", "TYPE", "WHAT", "STANDING", "SIGNED BY", "RECEIVED", "REASON"),
+        ("SEQ", "TYPE", "WHAT", "ABOUT", "STANDING", "SIGNED BY", "RECEIVED", "REASON"),
         [
             (
                 row["seq"],
                 row["type"],
                 row["what"],
+                _names(item),
                 row["standing"],
                 ",".join(item.signers),
                 day(item.received_at),
@@ -85,6 +86,11 @@ def list_evidence(ctx: click.Context, about: str | None, standing: str | None, a
             for row, item in zip(rows, items, strict=True)
         ],
     )
+
+
+def _names(item: Evidence) -> str:
+    names = [subject.name for subject in item.statement.subject] if item.statement else []
+    return names[0] if len(names) == 1 else f"{len(names)} artefacts"
 
 
 @evidence.command()

@@ -22,7 +22,7 @@ from bartizan.wiring.workspace import Workspace
     "people",
     multiple=True,
     metavar="NAME=ROLE[,ROLE]",
-    help="A person who signs decisions; a key is made. Default: risk-owner=risk-owner. May be repeated.",
+    help="A person who signs decisions; a key is made. Default: one for risk-owner, one for security. May be repeated.",
 )
 @click.pass_context
 def init(ctx: click.Context, yes: bool, unencrypted: bool, people: tuple[str, ...]) -> None:
@@ -38,6 +38,11 @@ def init(ctx: click.Context, yes: bool, unencrypted: bool, people: tuple[str, ..
     space = workspace(ctx)
     if not space.folder.is_dir():
         raise InputError(f"{space.folder} is no folder", remedy="make it, and put model and data into it.")
+    passphrase = None
+    if space.read_pin() is None and not unencrypted:
+        passphrase = space.passphrase() or ask_passphrase("root, service, people")
+        if not passphrase:
+            raise InputError("keys need a passphrase", remedy="set BARTIZAN_PASSPHRASE, or ask for --unencrypted keys.")
     if space.declaration.exists():
         say(f"{space.declaration} is there; it is left as it is")
     else:
@@ -45,15 +50,18 @@ def init(ctx: click.Context, yes: bool, unencrypted: bool, people: tuple[str, ..
     if space.read_pin() is not None:
         say("the ledger is there; it is left as it is")
         return
-    _begin(space, unencrypted, _people(people))
+    _begin(space, passphrase, _people(people))
 
 
 def _declare(space: Workspace, yes: bool) -> None:
     survey = initialise.survey(space.folder)
     ask = not yes and sys.stdin.isatty()
     answers = {question.key: _ask(question) if ask else question.default for question in initialise.questions(survey)}
-    space.declaration.write_text(initialise.render(survey, answers), encoding="utf-8")
-    say(f"wrote {space.declaration}; read it, and fill in what only you can know")
+    try:
+        space.declaration.write_text(initialise.render(survey, answers), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{space.declaration} cannot be written: {error}", remedy="give write access.") from error
+    say(f"wrote {space.declaration}; fill in the lines marked FILL IN, which only you can know")
 
 
 def _ask(question: initialise.Question) -> str:
@@ -64,7 +72,7 @@ def _ask(question: initialise.Question) -> str:
 
 def _people(pairs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     people = {}
-    for pair in pairs or ("risk-owner=risk-owner",):
+    for pair in pairs or ("risk-owner=risk-owner", "security=security"):
         name, separator, roles = pair.partition("=")
         if not separator or not name or not roles or name in {setup.ROOT, setup.SERVICE}:
             raise InputError(
@@ -74,13 +82,12 @@ def _people(pairs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return people
 
 
-def _begin(space: Workspace, unencrypted: bool, people: dict[str, tuple[str, ...]]) -> None:
-    passphrase = None if unencrypted else (space.passphrase() or ask_passphrase("root, service, people"))
+def _begin(space: Workspace, passphrase: str | None, people: dict[str, tuple[str, ...]]) -> None:
     for name in (setup.ROOT, setup.SERVICE, *people):
         if not Path(space.key_path(name)).exists():
-            made = setup.make_key(space, name, passphrase=passphrase, unencrypted=unencrypted)
+            made = setup.make_key(space, name, passphrase=passphrase, unencrypted=passphrase is None)
             say(f"made key {made.private}")
     signed = setup.begin(space, people)
     say(f"began the ledger {space.settings.origin}; its first trust document is {signed.digest}")
     say("keep that digest, and the root key, somewhere else")
-    say("next: bartizan register, then bartizan assure")
+    say("next: fill in bartizan.toml if lines are marked FILL IN, then bartizan register, then bartizan assure")

@@ -67,7 +67,8 @@ class Watch:
                 self._progress.remove_task(self._tasks.pop(job.key))
             if self._quiet:
                 return
-            seconds = time.monotonic() - self._began.get(job.key, time.monotonic())
+            now = time.monotonic()
+            seconds = now - self._began.get(job.key, now)
             self._console.print(Text(printable(_line(job, ending, seconds))), soft_wrap=True)
 
 

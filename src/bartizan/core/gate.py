@@ -272,7 +272,7 @@ def remedy_for(rule: Rule, artefact: str) -> str:
     kind = _whole(rule.type)
     if kind == predicates.DECISION:
         role = f" --role {rule.role}" if rule.role else ""
-        return f"bartizan decide {rule.kind or 'approval'} --about {artefact}{role}"
+        return f'bartizan decide {rule.kind or "approval"} --about {artefact}{role} --reason "..."'
     if kind == predicates.MODEL_SIGNATURE:
         return f"bartizan register {artefact}"
     if rule.check:

@@ -12,7 +12,7 @@ from bartizan.core.check import Check
 from bartizan.core.digest import Digest, digest_bytes, short
 from bartizan.core.durations import parse_duration
 from bartizan.core.errors import WorkError
-from bartizan.core.evidence import Evidence
+from bartizan.core.evidence import Evidence, Standing
 from bartizan.core.system import Artefact, Gate, System
 
 RESULTS = frozenset({predicates.TEST_RESULT, predicates.ASSESSMENT, predicates.REFERENCE, predicates.CARD})
@@ -111,6 +111,8 @@ def why_due(job: Job, evidence: Sequence[Evidence], gates: Mapping[str, Gate], n
         over = [age for age in ages if found.received_at + parse_duration(age) <= now]
         return f"older than {over[0]}" if over else ""
     earlier = [item for item in evidence if item.check == job.check.name and job.subject.digest in _about(item)]
+    if earlier and earlier[-1].standing is Standing.REVOKED and _same_inputs(job, earlier[-1]):
+        return ""  # what it rests on was withdrawn: doing it again would be withdrawn too
     if earlier:
         return earlier[-1].reason or "its inputs are others now"
     for item in reversed(evidence):
@@ -118,6 +120,10 @@ def why_due(job: Job, evidence: Sequence[Evidence], gates: Mapping[str, Gate], n
         if old is not None and old != job.subject.digest:
             return f"{job.subject.id} changed from {short(old)} to {short(job.subject.digest)}"
     return "never done"
+
+
+def _same_inputs(job: Job, item: Evidence) -> bool:
+    return item.statement is not None and item.statement.inputs() == job.inputs
 
 
 def _about(item: Evidence) -> tuple[Digest, ...]:

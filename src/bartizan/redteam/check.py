@@ -169,6 +169,22 @@ def _check_target(target: Target, attack: Attack, material: Material) -> None:
             f"model {target.name!r} knows {target.classes} classes and is declared with {len(material.model.classes)}",
             remedy="name in classes every class that the model knows.",
         )
+    known, labels = target.class_values, material.training.label_values
+    if known and [_plain(value) for value in known] != [_plain(value) for value in labels]:
+        raise ArtefactError(
+            f"model {target.name!r} calls its classes {', '.join(known[:10])}, and dataset "
+            f"{material.model.trained_on!r} has the labels {', '.join(labels[:10])}",
+            remedy="store the labels as the model knows them, so that nobody has to guess which is which.",
+        )
+
+
+def _plain(value: str) -> str:
+    """A label as text; ``1``, ``1.0`` and ``True`` are one label."""
+    text = {"True": "1", "False": "0"}.get(value, value).strip()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def _journal(context: Context, key: Digest) -> AbstractContextManager[Journal]:

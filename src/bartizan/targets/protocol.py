@@ -47,6 +47,10 @@ class Target(Protocol):
         """Number of classes."""
 
     @property
+    def class_values(self) -> tuple[str, ...]:
+        """What the model itself calls its classes, as text and in their order; empty when it does not say."""
+
+    @property
     def features(self) -> int:
         """Number of features."""
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from bartizan.catalogue.load import catalogue
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, parse_digest
 from bartizan.core.durations import deadline
@@ -29,6 +30,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     concerns: tuple[str, ...]
     outcome: str
     key: str
+    """Name of the key that signs; empty takes that of whoever holds the role."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +50,8 @@ def decide(workspace: Workspace, asked: Asked) -> Decided:
     """
     now = situation(workspace, workspace.system())
     artefact = _artefact(now, asked.about)
-    signer = workspace.signer(asked.key)
+    _known_concerns(asked.concerns)
+    signer = workspace.signer(asked.key or _key_for(workspace, asked.role))
     _may(workspace, signer.keyid, asked.role)
     expires = deadline(asked.expires, now.now)
     if expires <= now.now:
@@ -82,6 +85,25 @@ def _artefact(now: Situation, name: str) -> Artefact:
         raise InputError(f"no artefact is called {name!r}", remedy=f"choose from: {known}.") from None
 
 
+def _known_concerns(concerns: tuple[str, ...]) -> None:
+    """What is decided upon must be in the catalogue: the ledger forgets no slip of the pen."""
+    known = catalogue()
+    kinds = (known.techniques, known.controls, known.principles, known.mitigations, known.access_points)
+    for concern in concerns:
+        if not any(concern in entries for entries in kinds):
+            near = ", ".join(hit.id for hit in known.search(concern)[:5])
+            hint = f"near it: {near}" if near else "try `bartizan catalogue search WORDS`"
+            raise InputError(f"the catalogue has no {concern!r}", remedy=f"{hint}.")
+
+
+def _key_for(workspace: Workspace, role: str) -> str:
+    """The key that is here of whoever holds a role; the role's own name when nobody or several do."""
+    with workspace.view() as view:
+        holders = [who.id for who in view.trust.principals if role in who.roles and not who.service]
+    here = [name for name in holders if workspace.key_path(name).exists()]
+    return here[0] if len(here) == 1 else role
+
+
 def _documents(now: Situation) -> dict[str, Digest]:
     return {name: digest for name, digest in now.current.items() if name.startswith("document:")}
 
@@ -106,7 +128,7 @@ def revoke(workspace: Workspace, target: str, what: str, *, reason: str, effecti
     Raises:
         InputError: ``what`` is no digest (and no declared artefact), or the date cannot be read.
     """
-    signer = workspace.signer(key)
+    signer = workspace.signer(key or _key_for(workspace, "security"))
     digest = _target(workspace, target, what)
     _may_revoke(workspace, signer, target, digest)
     predicate = predicates.Revocation(
