@@ -25,7 +25,7 @@ def test_a_new_system_is_refused_with_a_remedy_for_each_rule(world):
     assert [item.remedy for item in result.results] == [
         "bartizan assure --only scan",
         "bartizan assure --only redteam.evasion",
-        "bartizan decide approval --about model:m --role risk-owner",
+        'bartizan decide approval --about model:m --role risk-owner --reason "..."',
     ]
 
 

@@ -21,13 +21,21 @@ _NUMBER = rb"(?:J.{4}|M..|K.|G.{8}|[N\x88\x89])"
 _NUMBERS = rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)"
 _FRAME = rb"(\x95).{8}"
 _TEXT = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(LONGEST_TEXT + 1)) + rb")\x94"
-_UP_TO_THREE = rb"(?:\x85\x94|NUMBER(?:\x86\x94|NUMBER(?:\x87\x94)?+)?+)?+".replace(b"NUMBER", _NUMBER)
-"""What may follow a number: the end of a tuple, or up to two more numbers and the end of one."""
-_LIST = rb"\]\x94\((?:" + _NUMBERS + rb"|" + _FRAME + rb"){1,1000}+e"
+_TUPLE = (
+    rb"NUMBER(?:\x85\x94"
+    rb"|NUMBER(?:\x86\x94|NUMBER(?:\x87\x94|FRAME\x87\x94)?+|FRAME(?:\x86\x94|NUMBER\x87\x94)?+)?+"
+    rb"|FRAME(?:\x85\x94|NUMBER(?:\x86\x94|NUMBER\x87\x94)?+)?+)?+"
+).replace(b"NUMBER", _NUMBER)
+"""One to three numbers, as a tuple or not; a frame may begin after each."""
+_LIST = rb"\]\x94\((?:NUMBER{1,6}+e|(?:NUMBERS|FRAME){1,1000}+e)".replace(b"NUMBERS", _NUMBERS).replace(
+    b"NUMBER", _NUMBER
+)
 
 _PLAIN_RUN = re.compile(rb"(?s)(?:" + _NUMBERS + rb"|" + _FRAME + rb"){1,5000}+(?=[eu])")
 """Numbers alone; nothing enters the memo."""
-_RUN = re.compile(rb"(?s)(?:" + rb"|".join([_TEXT, _NUMBER + _UP_TO_THREE, _LIST, _FRAME]) + rb"){2,5000}+(?=[eu])")
+_RUN = re.compile(
+    rb"(?s)(?:" + rb"|".join([_TEXT, _LIST, _TUPLE, _FRAME]).replace(b"FRAME", _FRAME) + rb"){2,5000}+(?=[eu])"
+)
 """Any plain items; groups are set only where a frame begins."""
 RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.FRAME})
 """Opcodes that a run can begin with."""
