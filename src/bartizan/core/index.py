@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from bartizan.core import predicates
-from bartizan.core.digest import Digest
+from bartizan.core.digest import HEX, Digest
 from bartizan.core.errors import TamperedError
 from bartizan.core.ports import BUCKETS, HEADS_PER_SHARD, REVOCATIONS, IndexRow
 
@@ -43,7 +43,13 @@ def rows_for(seq: int, leaf_hash: bytes, predicate_type: str, subjects: Sequence
 
 
 def link(head: bytes, row: IndexRow) -> bytes:
-    """Head of the chain after one more line."""
+    """Head of the chain after one more line.
+
+    Raises:
+        ValueError: the subject is not written in the one form, or the leaf hash is no hash.
+    """
+    if not HEX.match(row.subject) or len(row.leaf_hash) != HEAD_BYTES:
+        raise ValueError("an index line that is not in the one form")
     return hashlib.sha256(
         head + row.seq.to_bytes(8, "big") + bytes.fromhex(row.subject) + row.leaf_hash + row.predicate_type.encode()
     ).digest()

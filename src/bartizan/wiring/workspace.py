@@ -249,7 +249,7 @@ class Workspace:
 
     def _from_uri(self, name: str, uri: str) -> Signer:
         pem = load("bartizan.stores.keys:read_public")(self.public_path(name))
-        signer: Signer = load("bartizan.stores.keys:signer_from_uri")(uri, pem)
+        signer: Signer = load("bartizan.stores.keys:signer_from_uri")(uri, pem, lambda _: self.passphrase())
         return signer
 
     def _from_file(self, name: str) -> Signer:

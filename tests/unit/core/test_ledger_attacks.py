@@ -431,6 +431,18 @@ def test_heads_cannot_be_moved_across_the_end_of_a_shard(world):
     assert not gate_passes(world)
 
 
+@pytest.mark.parametrize("spell", [str.upper, lambda text: text + "\n", lambda text: " " + text])
+def test_a_subject_spelt_otherwise_hides_nothing(world, spell):
+    world.good()
+    world.scan("FAILED")
+    hidden = max(world.records.rows)
+    world.records.index = [
+        msgspec.structs.replace(row, subject=spell(row.subject)) if row.seq == hidden else row
+        for row in world.records.index
+    ]
+    assert not gate_passes(world)
+
+
 def test_a_no_that_has_run_out_does_not_revive_an_older_yes(world):
     world.scan()
     world.assess()

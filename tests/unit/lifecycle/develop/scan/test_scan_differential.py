@@ -56,10 +56,23 @@ class Disarmed(pickle._Unpickler):
         self.asked = []
 
     def find_class(self, module, name):
+        if not module:
+            raise ValueError("Empty module name")
         self.asked.append(translate(module, name, self.proto))
         return Inert
 
+    def load_bytearray8(self):
+        """The reference fills as many bytes as the file announces before it looks whether they are there."""
+        size = int.from_bytes(self.read(8), "little")
+        if size > 1 << 20:
+            raise MemoryError
+        self.append(bytearray(self.read(size)))
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: load_bytearray8}
+
     def get_extension(self, code):
+        if code <= 0:
+            raise pickle.UnpicklingError("EXT specifies code <= 0")
         self.asked.append(("copyreg", str(code)))
         self.append(Inert)
 

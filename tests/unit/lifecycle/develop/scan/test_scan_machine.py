@@ -128,7 +128,7 @@ def test_a_long_state_that_hides_code_is_still_judged():
         (b"N(Ne", "takes no"),
         (b"NN\x86\x87", "takes more"),
         (b"(K\x01\x86", "takes more"),
-        (b"}(K\x01u", "without a value"),
+        (b"}()u", "without a value"),
         (b"]K\x01\x93", "no text"),
         (b"K\x01K\x01\x93", "no text"),
         (b"K\x01)R", "no callable"),

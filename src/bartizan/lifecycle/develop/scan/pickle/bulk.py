@@ -3,7 +3,8 @@
 Large pickles consist mostly of batches: MARK, up to a thousand numbers, short texts, small tuples
 or small lists of numbers, then APPENDS or SETITEMS. Nothing in such a batch can import or call, so
 it is matched as a whole. What it put into the memo is worked out only if the pickle ever refers to
-an entry that lies behind it.
+an entry that lies behind it; how many items it has is never counted, so a key without a value goes
+unnoticed here.
 """
 
 from __future__ import annotations
@@ -17,26 +18,32 @@ from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol
 
 LONGEST_TEXT = 63
 
-_NUMBER = rb"(?:J.{4}|M..|K.|G.{8}|[N\x88\x89])"
-_NUMBERS = rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)"
-_FRAME = rb"(\x95).{8}"
-_TEXT = rb"\x8c(?:" + rb"|".join(re.escape(bytes([n])) + rb".{%d}" % n for n in range(LONGEST_TEXT + 1)) + rb")\x94"
+_PARTS = {
+    b"NUMBERS": rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)",
+    b"NUMBER": rb"(?:J.{4}|M..|K.|G.{8}|[N\x88\x89])",
+    b"FRAME": rb"(\x95).{8}",
+    b"LENGTHS": b"|".join(re.escape(bytes([n])) + b".{%d}" % n for n in range(LONGEST_TEXT + 1)),
+}
+
+
+def _pattern(text: bytes) -> re.Pattern[bytes]:
+    """A pattern in which the names above stand for their parts; the only groups are where a frame begins."""
+    for name, part in _PARTS.items():
+        text = text.replace(name, part)
+    return re.compile(b"(?s)" + text)
+
+
+_NUMBERS = _pattern(rb"(?:NUMBERS|FRAME){1,5000}+(?=[eu])")
+"""Numbers alone; nothing enters the memo."""
+_TEXT = rb"\x8c(?:LENGTHS)\x94"
+_LIST = rb"\]\x94\((?:NUMBER{1,6}+e|(?:NUMBERS|FRAME){1,1000}+e)"
 _TUPLE = (
     rb"NUMBER(?:\x85\x94"
     rb"|NUMBER(?:\x86\x94|NUMBER(?:\x87\x94|FRAME\x87\x94)?+|FRAME(?:\x86\x94|NUMBER\x87\x94)?+)?+"
     rb"|FRAME(?:\x85\x94|NUMBER(?:\x86\x94|NUMBER\x87\x94)?+)?+)?+"
-).replace(b"NUMBER", _NUMBER)
+)
 """One to three numbers, as a tuple or not; a frame may begin after each."""
-_LIST = rb"\]\x94\((?:NUMBER{1,6}+e|(?:NUMBERS|FRAME){1,1000}+e)".replace(b"NUMBERS", _NUMBERS).replace(
-    b"NUMBER", _NUMBER
-)
-
-_PLAIN_RUN = re.compile(rb"(?s)(?:" + _NUMBERS + rb"|" + _FRAME + rb"){1,5000}+(?=[eu])")
-"""Numbers alone; nothing enters the memo."""
-_RUN = re.compile(
-    rb"(?s)(?:" + rb"|".join([_TEXT, _LIST, _TUPLE, _FRAME]).replace(b"FRAME", _FRAME) + rb"){2,5000}+(?=[eu])"
-)
-"""Any plain items; groups are set only where a frame begins."""
+_PLAIN = _pattern(rb"(?:" + rb"|".join([_TEXT, _LIST, _TUPLE, rb"FRAME"]) + rb"){2,5000}+(?=[eu])")
 RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.FRAME})
 """Opcodes that a run can begin with."""
 
@@ -98,10 +105,10 @@ class Run:
 
 def find_run(data: Buffer, pos: int) -> Run | None:
     """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else."""
-    match = _PLAIN_RUN.match(data, pos)
+    match = _NUMBERS.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=False, has_frames=match.lastindex is not None)
-    match = _RUN.match(data, pos)
+    match = _PLAIN.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None)
     return None
