@@ -161,8 +161,8 @@ def _place(dotted: str) -> Place:
 def _read(path: Path) -> bytes:
     """At most one byte more than may be read."""
     try:
-        if path.exists() and not path.is_file():
-            raise ArtefactError(f"{path} is no file", remedy="put the declaration there.")
+        if path.is_fifo() or path.is_socket():
+            raise ArtefactError(f"{path} cannot be read: it is no file", remedy="put the declaration there.")
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
