@@ -21,7 +21,7 @@ demo: $(VENV)/run ## Assure a real tumour classifier and print where the report 
 	@sh examples/tumour/demo.sh $(BIN) $(DEMO)
 
 test: $(VENV)/dev lint ## All tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= --trace-out build/trace.json
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= --trace-out=build/trace.json
 	$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true
 	$(BIN)/python -m coverage report --skip-covered --skip-empty | tail -n 1
 	$(BIN)/python -m bartizan.testing.trace build/trace.json --out build/trace.md
@@ -40,7 +40,7 @@ docs: $(VENV)/dev ## HTML documentation into build/docs.
 	@echo "open build/docs/index.html"
 
 trace: $(VENV)/dev ## Which catalogue items have a passing acceptance test; writes docs/trace.md.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m control --trace-out build/trace.json
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m control --trace-out=build/trace.json
 	$(BIN)/python -m bartizan.testing.trace build/trace.json --out docs/trace.md
 	@echo "wrote docs/trace.md"
 
