@@ -7,6 +7,7 @@ within bounds, and never evaluated.
 from __future__ import annotations
 
 import ast
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -18,6 +19,11 @@ from bartizan.lifecycle.develop.scan.verdict import Report
 
 LONGEST_HEADER = 1 << 16
 KEYS = {"descr", "fortran_order", "shape"}
+_ESCAPE = r"\\(?:[\\'\"nrtabfv]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"
+_TOKEN = re.compile(
+    rf"""\s*('(?:[^'\\\n]|{_ESCAPE})*+'|"(?:[^"\\\n]|{_ESCAPE})*+"|(?:0|[1-9]\d*+)(?=L?(?!\w))|True|False|[][(){{}},:-])L?\s*"""
+)
+"""A text, a number (Python 2 marked long ones), a truth value or punctuation."""
 _PREFIX = {1: (10, "<H", "latin-1"), 2: (12, "<I", "latin-1"), 3: (12, "<I", "utf-8")}
 """Bytes before the header, form of its length and its encoding, by major version."""
 
@@ -58,8 +64,18 @@ def read_header(data: Buffer) -> Header:
 
 
 def _literal(raw: bytes, encoding: str) -> Any:
+    """The header as a value. Only tokens that numpy writes reach Python's parser, which warns of others."""
     try:
-        return ast.literal_eval(raw.decode(encoding))
+        text = raw.decode(encoding)
+        tokens = []
+        at = 0
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise HeaderError(f"it is no header of numpy: {text[at : at + 40]!r}")
+            tokens.append(match[1])
+            at = match.end()
+        return ast.literal_eval(" ".join(tokens))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise HeaderError("it is no Python literal") from error
 

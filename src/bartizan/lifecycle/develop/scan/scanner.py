@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from bartizan.core.digest import Digest, ManifestEntry, digest_bytes, manifest_root
+from bartizan.core.digest import ManifestEntry, digest_bytes, manifest_root
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.develop.scan import detect
 from bartizan.lifecycle.develop.scan.containers.compressed import MAKERS, examine_compressed
@@ -23,7 +23,7 @@ from bartizan.lifecycle.develop.scan.numpy import examine_npy
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle, examine_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
 from bartizan.lifecycle.develop.scan.safetensors import examine_safetensors
-from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, printable, read_file
+from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, has_changed, printable, read_file
 from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
 
 VERSION = "1"
@@ -90,10 +90,13 @@ class Scan:
         """Examine one file; what cannot be opened is not examined."""
         empty = Source(b"", name, where)
         try:
-            data, digest = read_file(path, self.meter)
+            opened = read_file(path, self.meter)
         except ArtefactError as error:
             return self._unexamined(empty, "unknown", error.message)
-        return _with_digest(self.named(Source(data, name, where)), digest)
+        report = self.named(Source(opened.data, name, where))
+        if has_changed(path, opened):
+            return self._unexamined(empty, "unknown", "it changed while it was scanned")
+        return replace(report, digest=opened.digest)
 
     def named(self, source: Source) -> Report:
         """Examine a source and compare its content with what its name promises."""
@@ -162,11 +165,6 @@ def _has_directory(source: Source) -> bool:
     return bytes(source.data[end.directory : end.directory + 4]) == b"PK\x01\x02"
 
 
-def _with_digest(report: Report, digest: Digest) -> Report:
-    """The report, naming the bytes that were examined."""
-    return replace(report, digest=digest)
-
-
 def _merge(report: Report, extra: Report) -> Report:
     """The report with the findings of another on the same bytes."""
     verdict = max(report.own_verdict, extra.own_verdict, key=lambda each: each.rank)
@@ -191,4 +189,4 @@ def scan_path(path: Path, limits: Limits = DEFAULT_LIMITS) -> Report:
 
 def scan_bytes(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Report:
     """Scan bytes as if they were a file called ``name``."""
-    return _with_digest(Scan(limits).named(Source(data, name, name)), digest_bytes(data))
+    return replace(Scan(limits).named(Source(data, name, name)), digest=digest_bytes(data))

@@ -109,8 +109,20 @@ class Draft:
         )
 
 
-def read_file(path: Path, meter: Meter) -> tuple[Buffer, Digest]:
+class Opened(NamedTuple):
+    """A file that was opened."""
+
+    data: Buffer
+    digest: Digest
+    stamp: tuple[int, int, int]
+    """Inode, size and time of change when it was opened."""
+
+
+def read_file(path: Path, meter: Meter) -> Opened:
     """Bytes of a regular file and their digest; large files are mapped instead of read.
+
+    NOTE: the system ends a process that reads behind the end of a mapped file, so somebody who cuts
+    a large file short while it is scanned ends the scan; checks run in worker processes.
 
     Raises:
         ArtefactError: it is a link, no regular file, or cannot be read.
@@ -127,8 +139,20 @@ def read_file(path: Path, meter: Meter) -> tuple[Buffer, Digest]:
             raise ArtefactError(f"{path} is no regular file", remedy="only files and folders are scanned.")
         if status.st_size <= meter.limits.in_memory:
             data = _read_all(file, status.st_size)
-            return data, Digest(hashlib.sha256(data).hexdigest())
-        return _map(file.fileno()), _digest(file)
+            return Opened(data, Digest(hashlib.sha256(data).hexdigest()), _stamp(status))
+        return Opened(_map(file.fileno()), _digest(file), _stamp(status))
+
+
+def has_changed(path: Path, opened: Opened) -> bool:
+    """Whether the file is no longer the one that was opened."""
+    try:
+        return _stamp(path.lstat()) != opened.stamp
+    except OSError:
+        return True
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_all(file: BinaryIO, size: int) -> bytes:

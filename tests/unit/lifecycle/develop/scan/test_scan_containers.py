@@ -193,6 +193,11 @@ def test_joblib_files_from_before_gzip_are_unpacked():
     assert (report.format, report.verdict) == ("zfile", Verdict.CLEAN)
 
 
+def test_the_header_of_old_joblib_files_may_be_one_space_wider():
+    header = b"ZF" + hex(len(GOOD)).encode().ljust(20)
+    assert scan_bytes(header + zlib.compress(GOOD), "x").verdict is Verdict.CLEAN
+
+
 @pytest.mark.parametrize("magic", [b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd"], ids=["lz4", "zstandard"])
 def test_compressions_that_cannot_be_unpacked_are_named(magic):
     report = scan_bytes(magic + b"123456", "x")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bartizan.lifecycle.develop.scan import scan_bytes
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
 from bartizan.lifecycle.develop.scan.pickle import machine as machine_module
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
@@ -217,6 +218,13 @@ def test_containers_keep_only_what_can_matter():
     assert isinstance(top, DictSymbol)
     assert not top.whole
     assert len(top) == 2000
+
+
+@pytest.mark.parametrize(
+    ("end", "verdict"), [(b"\n", "clean"), (b"\r\n", "clean"), (b"\n\n", "suspicious"), (b" ", "suspicious")]
+)
+def test_a_line_break_behind_the_pickle_is_no_hidden_content(end, verdict):
+    assert scan_bytes(pickle.dumps([1, 2]) + end, "model").verdict == verdict
 
 
 def test_a_call_is_a_symbol():

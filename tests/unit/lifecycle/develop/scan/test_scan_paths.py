@@ -10,7 +10,7 @@ import pytest
 
 from bartizan.core.digest import ManifestEntry, digest_bytes, manifest_root
 from bartizan.core.errors import ArtefactError
-from bartizan.lifecycle.develop.scan import Coverage, Limits, Verdict, scan_path
+from bartizan.lifecycle.develop.scan import Coverage, Limits, Verdict, scan_path, scanner
 from fixtures.hostile_models import EVIL
 
 GOOD = pickle.dumps([1, 2, 3])
@@ -91,3 +91,20 @@ def test_the_number_of_files_and_the_depth_of_folders_are_bounded(tmp_path):
     assert scan_path(tmp_path).exit_code == 0
     assert scan_path(tmp_path, Limits(folder_depth=2)).exit_code == 2
     assert scan_path(tmp_path, Limits(members=2)).exit_code == 2
+
+
+@pytest.mark.parametrize("in_memory", [10, 10_000])
+def test_a_file_that_changes_meanwhile_is_not_examined(tmp_path, monkeypatch, in_memory):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(GOOD)
+    examine = scanner.Scan.examine
+
+    def slow(self, source):
+        report = examine(self, source)
+        path.write_bytes(EVIL)
+        return report
+
+    monkeypatch.setattr(scanner.Scan, "examine", slow)
+    report = scan_path(path, Limits(in_memory=in_memory))
+    assert report.exit_code == 2
+    assert "changed while" in report.reasons[0]

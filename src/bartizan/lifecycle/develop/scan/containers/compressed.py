@@ -169,10 +169,15 @@ def _check(size: int, packed: int, meter: Meter) -> None:
         raise BombError(f"{packed} bytes unpack to more than {size}")
 
 
+def _header_size(data: Buffer) -> int:
+    """Bytes before the compressed stream of a ZFILE; joblib up to 0.8.4 under Python 2 wrote a space more."""
+    return ZFILE_HEADER + (bytes(data[ZFILE_HEADER : ZFILE_HEADER + 1]) == b" ")
+
+
 def examine_compressed(source: Source, kind: str, meter: Meter, examine: Examine) -> Report:
     """Unpack a compressed file and examine what is inside."""
     draft = Draft(source, kind, meter.limits.findings)
-    skip = ZFILE_HEADER if kind == "zfile" else 0
+    skip = _header_size(source.data) if kind == "zfile" else 0
     try:
         unpacked = unpack(source.data[skip:], kind, meter, several=kind != "zfile")
     except BombError as bomb:

@@ -7,10 +7,12 @@ many numbers.
 
 from __future__ import annotations
 
+import contextlib
+
 from bartizan.lifecycle.develop.scan.containers.torch import DeclaredStorages
 from bartizan.lifecycle.develop.scan.pickle import constants
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.stream import Walk
 from bartizan.lifecycle.develop.scan.source import Draft, Source
 
@@ -40,7 +42,8 @@ class LegacyTorch(DeclaredStorages):
     def take(self, data: Buffer, one: Walk, number: int) -> None:
         """Note the storage keys when ``one`` is the last pickle."""
         if number == PICKLES and one.ended == "stop":
-            self.keys = _texts(data, one.start, one.end)
+            with contextlib.suppress(BrokenPickleError):
+                self.keys = _texts(data, one.start, one.end)
 
     def step_over_storages(self, source: Source, at: int, draft: Draft) -> int:
         """Offset behind the last storage that is as the pickles say."""
@@ -61,7 +64,11 @@ class LegacyTorch(DeclaredStorages):
 
 
 def _texts(data: Buffer, start: int, end: int) -> list[str]:
-    """All text constants of a pickle, in order."""
+    """All text constants of a pickle, in order.
+
+    Raises:
+        BrokenPickleError: one of them is no text after all.
+    """
     texts = []
     while start < end:
         opcode = data[start]

@@ -11,6 +11,8 @@ from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source
 from bartizan.lifecycle.develop.scan.verdict import Report, Verdict
 
 MOST_PICKLES = 10_000
+LINE_BREAKS = frozenset({b"", b"\n", b"\r\n"})
+"""What editors and version control leave behind the last pickle of a file."""
 TRIVIAL = 3
 """Fewer opcodes than this are no pickle that anybody would append."""
 
@@ -45,11 +47,12 @@ class PickleExaminer:
     def _rest(self, at: int) -> None:
         """What follows the first pickle: more of them, torch's raw storages, or bytes that no part claims."""
         data = self.source.data
-        while at < len(data):
+        while True:
             if self.legacy is not None and self.legacy.is_complete(self.counts["pickles"]):
                 at = self.legacy.step_over_storages(self.source, at, self.draft)
                 self.legacy = None
-                continue
+            if at >= len(data):
+                break
             if self.counts["pickles"] >= MOST_PICKLES:
                 self.draft.miss(f"more than {MOST_PICKLES} pickles in a row", rule="file/limit")
                 return
@@ -62,7 +65,7 @@ class PickleExaminer:
             at = following.end
             if following.ended != "stop":
                 return
-        if at < len(data):
+        if bytes(data[at : at + 3]) not in LINE_BREAKS:
             self.draft.gap(at, len(data), "follow the pickle")
 
     def _is_pickle(self, one: Walk) -> bool:
