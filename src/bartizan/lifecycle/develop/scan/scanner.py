@@ -7,35 +7,25 @@ by content; a format that is not known is reported as not examined. Symbolic lin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from msgspec.structs import replace
 
 from bartizan.core.digest import ManifestEntry, digest_bytes, manifest_root
 from bartizan.core.errors import ArtefactError
-from bartizan.lifecycle.develop.scan import detect
-from bartizan.lifecycle.develop.scan.containers.compressed import MAKERS, examine_compressed
+from bartizan.lifecycle.develop.scan import detect, registry
 from bartizan.lifecycle.develop.scan.containers.directory import EOCD_MAGIC, find_end
 from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
-from bartizan.lifecycle.develop.scan.numpy import examine_npy
-from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle, examine_pickle
+from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
-from bartizan.lifecycle.develop.scan.safetensors import examine_safetensors
-from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, has_changed, printable, read_file
+from bartizan.lifecycle.develop.scan.source import Draft, Folder, Source, has_changed, printable, read_file
 from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
 
 VERSION = "1"
 """Raised whenever the same bytes may get another verdict; the digest of the allow-lists comes on top."""
 DEFAULT_LIMITS = Limits()
-
-_EXAMINERS: dict[str, Callable[[Source, Meter, Examine], Report]] = {
-    "pickle": examine_pickle,
-    "zip": examine_zip,
-    "npy": examine_npy,
-    "safetensors": examine_safetensors,
-}
 
 
 class Scan:
@@ -60,16 +50,17 @@ class Scan:
     def _examine_as(self, kind: str, source: Source) -> Report:
         if kind == "empty":
             return Draft(source, "empty", self.limits.findings).close()
-        if kind in MAKERS:
-            return examine_compressed(source, kind, self.meter, self.examine)
-        if kind in _EXAMINERS:
-            return _EXAMINERS[kind](source, self.meter, self.examine)
+        if examine := registry.examiner(kind):
+            return cast("Report", examine(source, self.meter, self.examine))
         if source.data[0] in VALID:
             report = examine_maybe_pickle(source, self.meter, self.examine)
             if report is not None:
                 return report
-        if kind in detect.NOT_EXAMINED:
+        if kind in registry.FORMATS:
             return self._unexamined(source, kind, f"{kind} files are not examined")
+        kind = detect.recognise(source)
+        if examine := registry.examiner(kind):
+            return cast("Report", examine(source, self.meter, self.examine))
         return self._unexamined(source, "unknown", "the format is not known")
 
     def _examine_polyglot(self, source: Source, report: Report) -> Report:
@@ -111,16 +102,16 @@ class Scan:
         """Examine all files below a folder, in the order of their names."""
         source = Source(b"", printable(path.name), printable(path.name))
         draft = Draft(source, "folder", self.limits.findings)
-        size = 0
-        entries: list[ManifestEntry] = []
-        for name, entry in self._walk(path, draft):
-            report = self.file(Path(entry.path), name, f"{source.name}/{name}")
-            size += report.size
-            draft.members.append(report)
-            if report.digest is not None:
-                entries.append(ManifestEntry(name=name, digest=report.digest))
+        reports = {
+            name: self.file(Path(entry.path), name, f"{source.name}/{name}") for name, entry in self._walk(path, draft)
+        }
+        _honour_claims(reports)
+        for examiner in registry.FOLDER_EXAMINERS:
+            registry.load(examiner)(Folder(path, reports), draft)
+        draft.members += reports.values()
+        entries = [ManifestEntry(name, report.digest) for name, report in reports.items() if report.digest is not None]
         digest = manifest_root(entries) if entries else None
-        return replace(draft.close(digest), size=size)
+        return replace(draft.close(digest), size=sum(report.size for report in reports.values()))
 
     def _walk(self, root: Path, draft: Draft) -> list[tuple[str, os.DirEntry[str]]]:
         """Files below ``root`` with their names relative to it; links and unreadable folders are noted."""
@@ -144,6 +135,24 @@ class Scan:
                     self.meter.members -= 1
                     found.append((name, entry))
         return sorted(found, key=lambda item: item[0])
+
+
+def _honour_claims(reports: dict[str, Report]) -> None:
+    """Files of unknown content that a file beside them reads as raw numbers are numbers."""
+    for name, report in list(reports.items()):
+        for part in report.walk():
+            for claimed, least in part.claims.items():
+                beside = os.path.normpath(os.path.join(os.path.dirname(name), claimed))  # noqa: PTH118, PTH120
+                known = reports.get(beside)
+                is_open = known and known.coverage is Coverage.NOT_EXAMINED and known.format == "unknown"
+                if known and is_open and known.digest and known.size >= least:
+                    reports[beside] = Report(
+                        name=known.name,
+                        format="tensor",
+                        size=known.size,
+                        digest=known.digest,
+                        coverage=Coverage.EXAMINED,
+                    )
 
 
 def _list(folder: str, draft: Draft) -> list[os.DirEntry[str]]:

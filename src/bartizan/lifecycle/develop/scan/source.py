@@ -50,6 +50,10 @@ class Source(NamedTuple):
 
 Examine = Callable[[Source], Report]
 """Examines a source whatever it contains; handed to the containers for their members."""
+Examiner = Callable[[Source, Meter, Examine], Report]
+"""Examines a source of one format."""
+Recogniser = Callable[[Source], bool]
+"""Tells whether a source is of one format. Looks at a bounded part of it."""
 
 
 def printable(text: str) -> str:
@@ -70,6 +74,8 @@ class Draft:
         self.verdict = Verdict.CLEAN
         self.facts: dict[str, int | str] = {}
         self.members: list[Report] = []
+        self.claims: dict[str, int] = {}
+        """See ``Report.claims``."""
 
     def fire(self, rule_id: str, detail: str, offset: int | None = None) -> None:
         """A rule fired, at an offset or for the whole."""
@@ -106,7 +112,29 @@ class Draft:
             own_findings=tuple(self.findings),
             facts=self.facts,
             members=tuple(self.members),
+            claims=self.claims,
         )
+
+
+class Folder(NamedTuple):
+    """A folder whose files have been examined."""
+
+    path: Path
+    reports: dict[str, Report]
+    """By path relative to the folder, with ``/``."""
+
+    def read(self, name: str, most: int) -> bytes:
+        """The first ``most`` bytes of one of its files; empty when it cannot be read."""
+        try:
+            handle = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        with os.fdopen(handle, "rb") as file:
+            return file.read(most) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+
+
+FolderExaminer = Callable[[Folder, Draft], None]
+"""Adds to the report of a folder what only shows when its files are seen together."""
 
 
 class Opened(NamedTuple):

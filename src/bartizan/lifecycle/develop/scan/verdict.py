@@ -65,6 +65,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     facts: dict[str, int | str] = {}
     """What was counted on the way: ``opcodes``, ``arrays``, ``expanded_bytes``."""
     members: tuple[Report, ...] = ()
+    claims: dict[str, int] = {}
+    """Files beside it that its format reads as raw numbers, by relative path, with the least size in bytes."""
 
     def walk(self) -> Iterator[Report]:
         """This report and all below it, parents first."""

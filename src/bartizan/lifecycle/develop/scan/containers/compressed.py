@@ -14,7 +14,7 @@ from typing import Protocol
 
 from bartizan.lifecycle.develop.scan.limits import Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
-from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Source, Spool
+from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Examiner, Source, Spool
 from bartizan.lifecycle.develop.scan.verdict import Report
 
 LZMA_MEMORY = 128 << 20
@@ -193,3 +193,15 @@ def examine_compressed(source: Source, kind: str, meter: Meter, examine: Examine
     if len(content) or not unpacked.failure:
         draft.members.append(examine(source.child("content", content)))
     return draft.close()
+
+
+def _examiner(kind: str) -> Examiner:
+    return lambda source, meter, examine: examine_compressed(source, kind, meter, examine)
+
+
+examine_zlib = _examiner("zlib")
+examine_zfile = _examiner("zfile")
+examine_gzip = _examiner("gzip")
+examine_bzip2 = _examiner("bzip2")
+examine_xz = _examiner("xz")
+examine_lzma = _examiner("lzma")

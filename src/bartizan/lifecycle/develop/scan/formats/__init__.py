@@ -1,0 +1,1 @@
+"""Formats that are neither pickles, arrays nor plain containers, one module each."""
