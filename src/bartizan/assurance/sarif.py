@@ -28,6 +28,7 @@ LEVELS: Mapping[Severity, str] = {
     Severity.NOTE: "note",
 }
 _LINE = re.compile(r"^(?P<file>.+):(?P<line>[1-9][0-9]{0,8})$")
+_OFFSET = re.compile(r"@[0-9]+$")
 _MEMBER = "!/"
 """Separates a file from the place inside it: ``model.joblib!/pickle@142``."""
 _ATLAS = "AML."
@@ -35,13 +36,23 @@ _ATLAS = "AML."
 
 def to_sarif(model: ReportModel) -> str:
     """The findings that count now, worst first, as one SARIF run; equal reports give equal text."""
-    rules = list(dict.fromkeys(line.finding.rule for line in model.findings))
+    return _document(model.findings, f"bartizan/{model.system.name}/")
+
+
+def findings_to_sarif(findings: Iterable[Finding], check: str) -> str:
+    """Findings of one check that no statement reports, as one SARIF run."""
+    lines = [FindingLine(finding=finding, check=check, about="", digest="") for finding in findings]
+    return _document(lines, f"bartizan/{check}/")
+
+
+def _document(lines: Sequence[FindingLine], run_id: str) -> str:
+    rules = list(dict.fromkeys(line.finding.rule for line in lines))
     run = {
-        "tool": {"driver": _driver(rules, model.findings)},
+        "tool": {"driver": _driver(rules, lines)},
         "columnKind": "unicodeCodePoints",
-        "automationDetails": {"id": f"bartizan/{model.system.name}/"},
-        "results": list(_results(model.findings, rules)),
-        "taxonomies": list(_taxonomies(model.findings)),
+        "automationDetails": {"id": run_id},
+        "results": list(_results(lines, rules)),
+        "taxonomies": list(_taxonomies(lines)),
     }
     document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     return msgspec.json.format(canonical_json(document), indent=2).decode() + "\n"
@@ -122,7 +133,7 @@ def _location(where: str, about: str) -> dict[str, Any]:
 
 def _place(where: str) -> tuple[str, int]:
     """File and line (0 when there is none) of a finding's place."""
-    file = where.partition(_MEMBER)[0]
+    file = _OFFSET.sub("", where.partition(_MEMBER)[0])
     found = _LINE.match(file)
     name = found["file"] if found else file
     return name.lstrip("/") or "unknown", int(found["line"]) if found else 0

@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "assure": ("assure:assure", "Do what is stale, decide the gate, write the report."),
     "report": ("report:report", "Write the report without running anything."),
     "scan": ("scan:scan", "Examine model files without loading them."),
+    "scan-policy": ("scan:scan_policy", "Sign what your organisation accepts of what scans find."),
+    "diff": ("diff:diff", "What changed between two versions of a model."),
     "sign": ("sign:sign", "Sign a model or dataset with an OpenSSF signature."),
     "verify": ("sign:verify", "Verify an OpenSSF signature over a model or dataset."),
     "decide": ("decide:decide", "Record a person's decision."),

@@ -7,8 +7,9 @@ by content; a format that is not known is reported as not examined. Symbolic lin
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 
@@ -17,7 +18,7 @@ from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.develop.scan import detect, registry
 from bartizan.lifecycle.develop.scan.containers.directory import EOCD_MAGIC, find_end
 from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
-from bartizan.lifecycle.develop.scan.limits import Limits, Meter
+from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
 from bartizan.lifecycle.develop.scan.source import Draft, Folder, Source, has_changed, printable, read_file
@@ -26,14 +27,32 @@ from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
 VERSION = "1"
 """Raised whenever the same bytes may get another verdict; the digest of the allow-lists comes on top."""
 DEFAULT_LIMITS = Limits()
+PARALLEL_BYTES = 256 * MIB
+PARALLEL_FILES = 500
+"""Folders with less than both are scanned sooner by one process than others are started."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in all and the name of a file."""
+
+
+class Job(NamedTuple):
+    """One file of a folder."""
+
+    path: str
+    name: str
+    where: str
+    size: int
 
 
 class Scan:
-    """One scan and what it may spend."""
+    """One scan and what it may spend. With ``jobs`` above 1 the files of large folders go to that many processes."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, jobs: int = 1, progress: Progress | None = None) -> None:
         self.limits = limits
         self.meter = Meter(limits)
+        self.jobs = jobs
+        self.progress = progress or _silent
 
     def examine(self, source: Source) -> Report:
         """Examine bytes whatever they are."""
@@ -102,9 +121,7 @@ class Scan:
         """Examine all files below a folder, in the order of their names."""
         source = Source(b"", printable(path.name), printable(path.name))
         draft = Draft(source, "folder", self.limits.findings)
-        reports = {
-            name: self.file(Path(entry.path), name, f"{source.name}/{name}") for name, entry in self._walk(path, draft)
-        }
+        reports = self._files(source.name, self._walk(path, draft))
         _honour_claims(reports)
         for examiner in registry.FOLDER_EXAMINERS:
             registry.load(examiner)(Folder(path, reports), draft)
@@ -112,6 +129,21 @@ class Scan:
         entries = [ManifestEntry(name, report.digest) for name, report in reports.items() if report.digest is not None]
         digest = manifest_root(entries) if entries else None
         return replace(draft.close(digest), size=sum(report.size for report in reports.values()))
+
+    def _files(self, folder: str, found: list[tuple[str, os.DirEntry[str]]]) -> dict[str, Report]:
+        """Reports on files by name, in the order of ``found``."""
+        jobs = [Job(entry.path, name, f"{folder}/{name}", _size(entry)) for name, entry in found]
+        total = sum(job.size for job in jobs)
+        if self.jobs > 1 and (total > PARALLEL_BYTES or len(jobs) > PARALLEL_FILES):
+            in_parallel = registry.load("parallel:scan_in_parallel")
+            return cast("dict[str, Report]", in_parallel(jobs, self.limits, self.jobs, self.progress))
+        reports = {}
+        done = 0
+        for job in jobs:
+            self.progress(done, total, job.name)
+            reports[job.name] = self.file(Path(job.path), job.name, job.where)
+            done += job.size
+        return reports
 
     def _walk(self, root: Path, draft: Draft) -> list[tuple[str, os.DirEntry[str]]]:
         """Files below ``root`` with their names relative to it; links and unreadable folders are noted."""
@@ -180,8 +212,24 @@ def _merge(report: Report, extra: Report) -> Report:
     return replace(report, own_findings=report.own_findings + extra.own_findings, own_verdict=verdict)
 
 
-def scan_path(path: Path, limits: Limits = DEFAULT_LIMITS) -> Report:
+def _silent(done: int, total: int, name: str) -> None:
+    """Tell nobody."""
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
+def scan_path(
+    path: Path, limits: Limits = DEFAULT_LIMITS, *, jobs: int = 1, progress: Progress | None = None
+) -> Report:
     """Scan a file, or all files below a folder.
+
+    ``jobs`` above 1 starts processes for large folders; they import the calling program anew, so it
+    must guard its own work with ``if __name__ == "__main__"``.
 
     Raises:
         ArtefactError: there is nothing at ``path``, or it is a symbolic link.
@@ -190,7 +238,7 @@ def scan_path(path: Path, limits: Limits = DEFAULT_LIMITS) -> Report:
         raise ArtefactError(f"{path} is a symbolic link", remedy="scan the file or folder that it points to.")
     if not path.exists():
         raise ArtefactError(f"there is nothing at {path}", remedy="check the path.")
-    scan = Scan(limits)
+    scan = Scan(limits, jobs=jobs, progress=progress)
     if path.is_dir():
         return scan.folder(path)
     return scan.file(path, printable(path.name), printable(path.name))
