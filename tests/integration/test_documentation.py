@@ -74,6 +74,11 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     follow(DOCS / "tutorial.md", tmp_path)
 
 
+def test_the_page_on_a_suspicious_file_shows_real_output(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    follow(DOCS / "suspicious-file.md", tmp_path)
+
+
 def test_every_how_to_does_what_it_says(project):
     follow(DOCS / "howto.md", project)
 
