@@ -15,7 +15,16 @@ from bartizan.core.errors import WorkError
 from bartizan.core.evidence import Evidence, Standing
 from bartizan.core.system import Artefact, Gate, System
 
-RESULTS = frozenset({predicates.TEST_RESULT, predicates.ASSESSMENT, predicates.REFERENCE, predicates.CARD})
+RESULTS = frozenset(
+    {
+        predicates.TEST_RESULT,
+        predicates.ASSESSMENT,
+        predicates.REFERENCE,
+        predicates.CARD,
+        predicates.BOM,
+        predicates.VULNERABILITIES,
+    }
+)
 """What checks say. A decision that names a check is still only a decision."""
 
 
