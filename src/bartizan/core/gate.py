@@ -25,6 +25,7 @@ RuleState = Literal["met", "warned", "unmet"]
 
 IMPLIED: dict[str, tuple[Condition, ...]] = {
     predicates.TEST_RESULT: (Condition(field="result", one_of=("PASSED", "WARNED")),),
+    predicates.VULNERABILITIES: (Condition(field="result", one_of=("PASSED", "WARNED")),),
     predicates.VERDICT: (Condition(field="verificationResult", equals="PASSED"),),
     predicates.DECISION: (Condition(field="outcome", equals="yes"),),
     predicates.CARD: (Condition(field="complete", equals=True),),
@@ -225,6 +226,8 @@ def _wanted(condition: Condition) -> str:
 
 def _mend(evidence: Evidence) -> str:
     """What to do about a statement that stands and says no: looking again would say the same."""
+    if evidence.statement is not None and evidence.statement.predicate_type == predicates.PROVENANCE:
+        return ""  # what was recorded cannot be mended, only made anew
     return (
         f"bartizan evidence show {short(evidence.digest)} --report  # mend what it found; the next assure looks again"
     )
@@ -275,6 +278,8 @@ def remedy_for(rule: Rule, artefact: str) -> str:
         return f'bartizan decide {rule.kind or "approval"} --about {artefact}{role} --reason "..."'
     if kind == predicates.MODEL_SIGNATURE:
         return f"bartizan register {artefact}"
+    if kind == predicates.PROVENANCE:
+        return f"bartizan record --inputs dataset:NAME --outputs {artefact} -- COMMAND"
     if rule.check:
         return f"bartizan assure --only {rule.check}"
     return f"bartizan evidence add FILE  # an envelope with predicate type {kind}"

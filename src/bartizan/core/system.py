@@ -198,6 +198,21 @@ class RedTeam(_Part, frozen=True, kw_only=True):
     """Names of the attacks to run; empty runs all that apply."""
 
 
+class Advisories(_Part, frozen=True, kw_only=True):
+    """``[vulnerabilities]``: where advisories come from, what is looked up, and what refuses."""
+
+    database: str
+    """OSV export: a zip, or a folder of zips or JSON files."""
+    max_age: str = "14d"
+    """Longest time since the newest advisory; an older database answers nothing."""
+    refuse_from: Literal["low", "medium", "high", "critical"] = "low"
+    """Least severity that fails the check."""
+    lock: tuple[str, ...] = ()
+    """Lock files that are looked up beside the installed packages."""
+    vex: tuple[str, ...] = ()
+    """OpenVEX documents that say what does not matter here."""
+
+
 class Condition(_Part, frozen=True, kw_only=True):
     """A bound on one field of a predicate; exactly one of the bounds is set."""
 
@@ -260,7 +275,17 @@ class Declaration(_Part, frozen=True, kw_only=True):
     mitigation_cost: dict[str, float] = msgspec.field(default_factory=dict)
     """Own costs of mitigations, replacing the catalogue's 1 (hours) to 5 (programme)."""
     redteam: RedTeam = msgspec.field(default_factory=RedTeam)
+    vulnerabilities: Advisories | None = None
     gate: dict[str, Gate] = msgspec.field(default_factory=dict)
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model was made of, as the newest provenance that stands says."""
+
+    statement: Digest
+    """Envelope of the provenance."""
+    inputs: tuple[tuple[str, Digest], ...]
+    """Name and digest of everything it was made of."""
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +297,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     declaration_digest: Digest
     artefacts: tuple[Artefact, ...]
     """Models, datasets and the system itself (``system:NAME``, named by the declaration's bytes)."""
+    origins: dict[str, Origin] = msgspec.field(default_factory=dict)
+    """Id of a model to its recorded origin; a model that was made unrecorded has none."""
 
     def of_kind(self, kind: str) -> tuple[Artefact, ...]:
         """All artefacts of one kind, in the order of the declaration."""

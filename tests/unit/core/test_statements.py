@@ -51,6 +51,8 @@ EXAMPLES = {
         gate="release",
         valid_until=THEN,
     ),
+    predicates.BOM: predicates.Bom(bom_format="CycloneDX", spec_version="1.7", components=({"name": "a"},), **RESULT),
+    predicates.VULNERABILITIES: predicates.Vulnerabilities(scanner={"uri": "urn:x"}, result="PASSED", **RESULT),
     predicates.CARD: predicates.Card(kind="model", name="m", owner="o@example.org", facts={"a": 1}, **RESULT),
     predicates.ASSESSMENT: predicates.Assessment(
         method="m",
