@@ -24,7 +24,10 @@ from bartizan.lifecycle.develop.scan.pickle.policy import load_policy, translate
 from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
 from bartizan.lifecycle.develop.scan.pickle.values import Call, Entry, Name, Use
 
-FAMILIES = ("stdlib", "numpy", "scipy", "sklearn", "pandas", "torch", "joblib")
+FAMILIES = frozenset(
+    {"stdlib", "numpy", "scipy", "sklearn", "pandas", "torch", "joblib", "xgboost", "lightgbm", "catboost"}
+    | {"statsmodels", "imblearn", "category_encoders", "tokenizers", "pyarrow", "keras", "onnx"}
+)
 MAKERS = (
     "_reconstructor",
     "__newobj__",
@@ -34,6 +37,7 @@ MAKERS = (
     "_new_DatetimeIndex",
     "_new_Index",
     "_new_IntervalIndex",
+    "_new_TimedeltaIndex",
     "_mareconstruct",
 )
 """Functions that return an instance of their first argument."""
@@ -62,6 +66,10 @@ class Recorder(Judge):
     def call(self, callee, args, offset):
         self.note(callee, Use.CALL)
         subject = callee if callee.__class__ is Name else None
+        if str(callee) == "builtins.getattr" and args[0].__class__ is Name:
+            return self.find(args[0].module, f"{args[0].name}.{self.reader.text(args[1])}", 4, offset)
+        if str(callee) == "torch._tensor._rebuild_from_type_v2":
+            self.call(args[0], args[2], offset)
         if str(callee) == "builtins.getattr" and getattr(args[0], "subject", None).__class__ is Name:
             owner = args[0].subject
             self.recorded[owner.module, f"{owner.name}.{self.reader.text(args[1])}"] |= Use.VALUE
@@ -103,9 +111,14 @@ def contents(path):
         return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
 
 
+def shipped():
+    """Names and uses that stand in the lists already: versions that were recorded before still count."""
+    return {key: entry.uses for key, entry in load_policy().entries.items()}
+
+
 def derive(folders):
-    """Names and uses in everything under ``folders``."""
-    uses = defaultdict(lambda: Use.VALUE)
+    """Names and uses in everything under ``folders``, on top of those that ship."""
+    uses = defaultdict(lambda: Use.VALUE, shipped())
     for path in sorted(path for folder in folders for path in folder.rglob("*.p*")):
         why = follow(contents(path), uses)
         if why and "legacy" not in path.name:
@@ -124,10 +137,13 @@ RULES = {
     "_codecs.encode": "args=latin1",
     "builtins.bytearray": "args=count",
     "builtins.bytes": "args=count",
+    "builtins.range": "args=count",
     "builtins.frozenset": "args=items",
     "builtins.getattr": "args=getattr",
     "builtins.set": "args=items",
     "builtins.type": "args=type-of",
+    "array._array_reconstructor": "args=array",
+    "array.array": "args=array",
     "collections.Counter": "args=items",
     "collections.defaultdict": "args=factory",
     "collections.deque": "args=items",
@@ -144,8 +160,13 @@ RULES = {
     "pandas.core.indexes.base._new_Index": "args=class-first",
     "pandas.core.indexes.datetimes._new_DatetimeIndex": "args=class-first",
     "pandas.core.indexes.interval._new_IntervalIndex": "args=class-first",
+    "pandas.core.indexes.timedeltas._new_TimedeltaIndex": "args=class-first",
+    "pyarrow.lib._restore_array": "args=arrow-array",
+    "pyarrow.lib.py_buffer": "args=arrow-buffer",
     "pytz._p": "args=constants",
     "re._compile": "args=pattern",
+    "torch._tensor._rebuild_from_type_v2": "args=torch-type",
+    "torch._utils._rebuild_tensor": "args=torch-tensor",
     "torch._utils._rebuild_tensor_v2": "args=torch-tensor",
     "torch._utils._rebuild_tensor_v3": "args=torch-tensor",
     "torch._utils._rebuild_qtensor": "args=torch-tensor",
@@ -157,6 +178,9 @@ RULES = {
 STATES = {
     "functools.partial": "partial",
     "numpy.dtype": "dtype",
+    **{f"torch.nn.modules.rnn.{name}": "recurrent" for name in ("GRU", "LSTM", "RNN")},
+    "statsmodels.base.data.ModelData": "formula",
+    "statsmodels.base.data.PandasData": "formula",
     **dict.fromkeys(
         (
             "numpy.ndarray",
@@ -176,6 +200,7 @@ RULES_BY_NAME = {
     "_frombuffer": "args=buffer-array",
     "_reconstruct": "args=reconstruct-array",
     "newObj": "args=class-first",
+    "_unpickle_model": "args=stored-model",
     "_ufunc_reconstruct": "args=ufunc",
 }
 ADDED = {
@@ -191,26 +216,33 @@ ADDED = {
     "numpy.core.records.recarray": "new build state=ndarray",
     "numpy.matrixlib.defmatrix.matrix": "new build state=ndarray",
     "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper": "new build",
+    **{f"torch.jit._pickle.build_{kind}": "call" for kind in ("boollist", "doublelist", "intlist", "tensorlist")},
+    **dict.fromkeys(("torch.jit._pickle.build_tensor_from_id", "torch.jit._pickle.restore_type_tag"), "call"),
     "zoneinfo.ZoneInfo._unpickle": "call args=constants",
     **{f"scipy.sparse.{kind}.{kind}_matrix": "new build" for kind in ("csr", "csc", "coo", "lil", "bsr", "dia")},
 }
 """Names that older versions write, or that reach a pickle only through another callable."""
-FRAMEWORK = {"_loss": "sklearn", "pytz": "pandas"}
+FRAMEWORK = {"_loss": "sklearn", "pytz": "pandas", "patsy": "statsmodels", "formulaic": "statsmodels"}
 """Packages whose names stand in the list of another."""
-TITLES = {"sklearn": "scikit-learn", "stdlib": "python"}
+TITLES = {"sklearn": "scikit-learn", "stdlib": "python", "imblearn": "imbalanced-learn"}
+
+
+PACKAGES = {title: package for package, title in TITLES.items()} | {"python": "python"}
 
 
 def with_rules(module, name, use):
     """The uses of a name together with the rules it was given."""
     words = [use]
-    rule = RULES.get(f"{module}.{name}") or RULES_BY_NAME.get(name, "")
+    known = load_policy().entry(module, name) or Entry(Use.VALUE)
+    kept = f"args={known.args_rule}" if known.args_rule else ""
+    rule = RULES.get(f"{module}.{name}") or RULES_BY_NAME.get(name.rpartition(".")[2], kept)
     if name.startswith("__pyx_unpickle_"):
         rule = "args=class-first"
     if "call" in use:
         words.append(rule)
-    if "build" in use and (state := STATES.get(f"{module}.{name}")):
+    if "build" in use and (state := STATES.get(f"{module}.{name}", known.state_rule)):
         words.append(f"state={state}")
-    if "build" in use and module.startswith("scipy.stats.") and name.endswith(("_gen", "_frozen")):
+    elif "build" in use and module.startswith("scipy.stats.") and name.endswith(("_gen", "_frozen")):
         words.append("state=scipy-distribution")
     return " ".join(word for word in words if word)
 
@@ -230,9 +262,17 @@ def grouped(names):
     return frameworks
 
 
+def by_version(text):
+    """Sorts 1.10 behind 1.9."""
+    return [int(part) if part.isdigit() else 0 for part in text.replace("+", ".").split(".")]
+
+
 def write_lists(target, folders):
     """Write one file per framework."""
     versions = defaultdict(set)
+    for path in target.glob("*.json"):
+        for name, known in json.loads(path.read_text())["versions"].items():
+            versions[PACKAGES.get(name, name)].update(known.split(", "))
     for path in {v for folder in folders for v in folder.rglob("versions.json")}:
         for name, version in json.loads(path.read_text()).items():
             versions[name].add(version)
@@ -241,7 +281,7 @@ def write_lists(target, folders):
         document = {
             "schema": 1,
             "framework": TITLES.get(framework, framework),
-            "versions": {TITLES.get(package, package): ", ".join(sorted(versions[package]))},
+            "versions": {TITLES.get(package, package): ", ".join(sorted(versions[package], key=by_version))},
             "names": {module: dict(sorted(names.items())) for module, names in sorted(modules.items())},
         }
         (target / f"{framework}.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -1,32 +1,40 @@
 """Saves many objects of every framework that is installed, in all pickle protocols.
 
-``python emitted_models.py FOLDER`` needs nothing but those frameworks, so it runs under any version
-of them. The tests take their benign files from here, ``derive_allow_lists.py`` its lists.
+``PYTHONPATH=tests python -m tools.emitted_models FOLDER [FRAMEWORK...]`` needs nothing but those frameworks, so it runs
+under any version of them. The tests take their benign files from here, ``derive_allow_lists.py`` its lists.
 """
 
 # ruff: noqa: PLC0415 -- each framework is imported only where it is wanted, because it may be absent
 
 from __future__ import annotations
 
+import array
 import contextlib
 import datetime as dt
 import decimal
 import fractions
 import functools
 import importlib
+import importlib.util
 import inspect
+import ipaddress
 import json
+import math
 import operator
 import pathlib
 import pickle
-import pkgutil
+import random
 import re
+import subprocess
 import sys
 import types
 import uuid
 import warnings
-from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
+import zoneinfo
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from pathlib import Path
+
+from tools import emitted_frameworks
 
 PROTOCOLS = range(6)
 
@@ -41,6 +49,12 @@ def containers():
     yield from (dt.UTC, dt.timezone(dt.timedelta(hours=1)))
     yield from (decimal.Decimal("1.5"), fractions.Fraction(1, 3), uuid.UUID(int=5), types.SimpleNamespace(a=1))
     yield from (pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("a"), pathlib.PosixPath("a"))
+    yield from (len, abs, min, max, sum, sorted, round, any, all, str.lower, str.upper, str.strip, str.split, str.title)
+    yield from (getattr(math, name) for name in ("sqrt", "log", "log2", "log10", "log1p", "exp", "expm1", "sin", "cos"))
+    yield from (getattr(math, name) for name in ("tan", "tanh", "floor", "ceil", "fabs", "isnan", "isfinite"))
+    yield from (operator.add, operator.sub, operator.truediv, operator.neg, operator.eq, operator.lt, operator.gt)
+    yield from (array.array("d", [1.0]), array.array("i", [1]), random.Random(0), re.IGNORECASE, zoneinfo.ZoneInfo("UTC"))
+    yield from (UserDict(a=1), UserList([1]), UserString("a"), inspect.Parameter.empty, ipaddress.ip_address("127.0.0.1"))
     yield from (functools.partial(int, base=2), operator.itemgetter(1), operator.attrgetter("a"), re.compile("a+"))
 
 
@@ -139,13 +153,8 @@ def scipy_objects():
         for suffix in ("matrix", "array"):
             yield getattr(scipy.sparse, f"{kind}_{suffix}")(np.eye(3))
     points = np.random.default_rng(0).random((12, 2))
-    yield from (
-        scipy.spatial.cKDTree(points),
-        scipy.spatial.KDTree(points),
-        scipy.spatial.transform.Rotation.random(2, rng=0)
-        if "rng" in str(inspect.signature(scipy.spatial.transform.Rotation.random))
-        else scipy.spatial.cKDTree(points),
-    )
+    yield from (scipy.spatial.cKDTree(points), scipy.spatial.KDTree(points))
+    yield scipy.spatial.transform.Rotation.from_quat([[0, 0, 0, 1.0], [0, 0, 1.0, 0]])
     splines = ("interp1d", "CubicSpline", "PchipInterpolator", "Akima1DInterpolator", "UnivariateSpline")
     for name in (*splines, "InterpolatedUnivariateSpline", "BarycentricInterpolator", "KroghInterpolator"):
         yield getattr(scipy.interpolate, name)(x, np.sin(x))
@@ -415,62 +424,26 @@ def pandas_objects():
         pd.Int64Dtype(),
         pd.StringDtype(),
     )
-    yield from (
-        pd.offsets.Day(),
-        pd.offsets.MonthEnd(),
-        pd.offsets.BusinessDay(),
-        pd.offsets.Hour(),
-        pd.offsets.YearBegin(),
-    )
+    for name in dir(pd.offsets):
+        with contextlib.suppress(Exception):
+            yield getattr(pd.offsets, name)()
+    for width in (8, 16, 32, 64):
+        for kind in ("Int", "UInt"):
+            yield pd.Series([1, None], dtype=f"{kind}{width}")
+        yield pd.date_range("2020", periods=3, freq="D").astype("datetime64[s]" if width == 64 else "datetime64[ns]")
+    yield pd.Series([1, None], dtype="Float32")
+    for dtype in ("int64[pyarrow]", "string[pyarrow]", "double[pyarrow]", "bool[pyarrow]", "timestamp[ns][pyarrow]"):
+        with contextlib.suppress(Exception):
+            yield pd.Series([None, None], dtype=dtype)
+            yield pd.DataFrame({"a": pd.Series(["a", None], dtype="string[pyarrow]")}).set_index("a")
+    yield pd.Series(pd.to_datetime(["2020-01-01"]).tz_localize("Europe/Paris"))
+    yield from (frame.groupby("b"), frame["a"].rolling(2), frame.style if hasattr(frame, "nothing") else frame["a"])
+    yield from (pd.DataFrame({"a": [object()]}), pd.Series({"x": dt.date(2020, 1, 1)}), pd.DataFrame(index=[1]))
     yield from (
         frame["a"].array,
         pd.arrays.IntegerArray(np.array([1]), np.array([False])),
         pd.DatetimeTZDtype("ns", "UTC"),
     )
-
-
-def torch_objects():
-    """State dicts, tensors of every type, modules and optimisers of torch."""
-    import torch
-
-    dtypes = {v for v in vars(torch).values() if isinstance(v, torch.dtype)}
-    for dtype in sorted(dtypes, key=str):
-        yield dtype
-        with contextlib.suppress(Exception):
-            yield torch.zeros((2, 3), dtype=dtype)
-    yield from (
-        torch.nn.Parameter(torch.ones(2)),
-        torch.ones(2, requires_grad=True),
-        torch.Size([1]),
-        torch.device("cpu"),
-    )
-    yield from (torch.eye(2).to_sparse(), torch.eye(2).to_sparse_csr(), torch.zeros(2, device="meta"), torch.strided)
-    yield from (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), torch.Generator(), torch.get_rng_state())
-    yield torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.qint8)
-    yield from (
-        torch.ones(2).conj(),
-        torch.ones(2, dtype=torch.complex64).conj(),
-        torch.contiguous_format,
-        torch.ones(3).untyped_storage(),
-    )
-    for _, cls in inspect.getmembers(torch.nn, inspect.isclass):
-        for arguments in ((), (4,), (4, 4), (4, 4, 1), (4, 1), (torch.nn.TransformerEncoderLayer(4, 2), 1), ([2],)):
-            with contextlib.suppress(Exception):
-                module = cls(*arguments)
-                if isinstance(module, torch.nn.Module):
-                    yield module
-                    break
-    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.BatchNorm1d(3), torch.nn.Dropout())
-    yield from (model, model.state_dict(), {"model": model.state_dict(), "epoch": 3, "loss": 0.5})
-    for _, cls in inspect.getmembers(torch.optim, inspect.isclass):
-        with contextlib.suppress(Exception):
-            optimiser = cls(model.parameters(), lr=0.1)
-            yield from (optimiser, optimiser.state_dict())
-    for _, cls in inspect.getmembers(torch.optim.lr_scheduler, inspect.isclass):
-        for arguments in ((), (1,), ([1],), (0.5,)):
-            with contextlib.suppress(Exception):
-                yield cls(torch.optim.SGD(model.parameters(), lr=0.1), *arguments).state_dict()
-                break
 
 
 SOURCES = {
@@ -479,8 +452,14 @@ SOURCES = {
     "scipy": scipy_objects,
     "sklearn": sklearn_objects,
     "pandas": pandas_objects,
-    "torch": torch_objects,
+    **emitted_frameworks.SOURCES,
 }
+
+
+WITH_JOBLIB = frozenset(
+    {"sklearn", "numpy", "scipy", "pandas", "xgboost", "lightgbm", "catboost", "imblearn", "category_encoders"}
+)
+"""Frameworks whose objects people save with joblib."""
 
 
 def save(folder, number, thing, writers):
@@ -499,8 +478,9 @@ def writers_for(source):
     ways = {
         f"p{protocol}.pkl": (lambda thing, file, protocol=protocol: pickle.dump(thing, file, protocol))
         for protocol in PROTOCOLS
+        if source != "torch" or protocol > 1  # quantised modules end the process at the oldest ones
     }
-    if source in ("sklearn", "numpy", "scipy", "pandas"):
+    if source in WITH_JOBLIB:
         with contextlib.suppress(ImportError):
             import joblib
 
@@ -513,29 +493,40 @@ def writers_for(source):
     return ways
 
 
-def emit(folder):
-    """Save everything into ``folder``, with the versions beside it."""
+def emit(folder, source):
+    """Save everything of one framework into ``folder``, with its version beside it."""
     warnings.simplefilter("ignore")
+    place = folder / source
+    place.mkdir(parents=True, exist_ok=True)
+    ways = writers_for(source)
+    number = 0
+    try:
+        for number, thing in enumerate(SOURCES[source]()):
+            save(place, number, thing, ways)
+    except Exception as error:  # noqa: BLE001 -- an older framework lacks something: what came before it counts
+        print(f"{source}: stopped after {number}: {error!r}", file=sys.stderr)
+    print(f"{source}: {number + 1} objects", file=sys.stderr)
     versions = {"python": sys.version.split()[0]}
-    for source, objects in SOURCES.items():
-        if source != "stdlib" and not any(m.name == source for m in pkgutil.iter_modules()):
-            continue
-        place = folder / source
-        place.mkdir(parents=True, exist_ok=True)
-        ways = writers_for(source)
-        number = 0
-        iterator = objects()
-        try:
-            for number, thing in enumerate(iterator):
-                save(place, number, thing, ways)
-        except Exception as error:  # noqa: BLE001 -- an older framework lacks something: what came before it counts
-            print(f"{source}: stopped after {number}: {error!r}", file=sys.stderr)
-        print(f"{source}: {number + 1} objects", file=sys.stderr)
-    for name in ("numpy", "scipy", "sklearn", "joblib", "pandas", "torch"):
-        with contextlib.suppress(ImportError):
+    for name in {source, "joblib" if "joblib" in ways else source}:
+        with contextlib.suppress(ImportError, AttributeError):
             versions[name] = importlib.import_module(name).__version__
-    (folder / "versions.json").write_text(json.dumps(versions))
+    (place / "versions.json").write_text(json.dumps(versions))
+
+
+def is_installed(source):
+    """Whether the framework is there to be asked."""
+    return source == "stdlib" or importlib.util.find_spec(source) is not None
+
+
+def emit_all(folder, sources):
+    """Save everything of each framework in a process of its own: native code may crash on an odd machine."""
+    for source in sources:
+        if is_installed(source):
+            subprocess.run([sys.executable, "-m", "tools.emitted_models", str(folder), source, "--here"], check=False)
 
 
 if __name__ == "__main__":
-    emit(Path(sys.argv[1]))
+    if sys.argv[3:] == ["--here"]:
+        emit(Path(sys.argv[1]), sys.argv[2])
+    else:
+        emit_all(Path(sys.argv[1]), sys.argv[2:] or SOURCES)

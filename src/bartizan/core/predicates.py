@@ -322,11 +322,101 @@ class Verdict(_Wire, frozen=True, kw_only=True):
     """Rule id to ``met``, ``warned`` or ``unmet``."""
 
 
+class Descriptor(_Wire, frozen=True, kw_only=True):
+    """An in-toto ResourceDescriptor as SLSA uses it: any one of uri, digest and content names the thing."""
+
+    name: str | None = None
+    uri: str | None = None
+    digest: dict[str, str] | None = None
+    media_type: str | None = None
+    content: str | None = None
+    """Base64 of a short thing itself."""
+    annotations: dict[str, Any] | None = None
+
+
+class BuildDefinition(_Wire, frozen=True, kw_only=True):
+    """SLSA: what was asked for, and everything it was made of."""
+
+    build_type: str
+    """URI that says what the parameters mean."""
+    external_parameters: dict[str, Any]
+    """What whoever started the run chose: command, parameters, declared inputs and outputs."""
+    internal_parameters: dict[str, Any] | None = None
+    """What the place of the run added: its environment."""
+    resolved_dependencies: tuple[Descriptor, ...] | None = None
+
+
+class Builder(_Wire, frozen=True, kw_only=True):
+    """SLSA: who is trusted to have run it and to say so."""
+
+    id: str
+    version: dict[str, str] | None = None
+
+
+class BuildMetadata(_Wire, frozen=True, kw_only=True):
+    """SLSA: which run it was, and when."""
+
+    invocation_id: str | None = None
+    started_on: Instant | None = None
+    finished_on: Instant | None = None
+
+
+class RunDetails(_Wire, frozen=True, kw_only=True):
+    """SLSA: this one run."""
+
+    builder: Builder
+    metadata: BuildMetadata | None = None
+    byproducts: tuple[Descriptor, ...] | None = None
+
+
 class Provenance(_Wire, frozen=True, kw_only=True):
     """SLSA provenance v1: how an artefact was made."""
 
     build_definition: dict[str, Any]
     run_details: dict[str, Any]
+
+    @classmethod
+    def of(cls, definition: BuildDefinition, run: RunDetails) -> Provenance:
+        """Provenance with exactly the fields of https://slsa.dev/spec/v1.1/provenance.
+
+        It is read leniently, because others write it too; what is written here has the structs' shape.
+        """
+        return cls(
+            build_definition=msgspec.to_builtins(definition, str_keys=True),
+            run_details=msgspec.to_builtins(run, str_keys=True),
+        )
+
+
+class Bom(_Result, frozen=True, kw_only=True):
+    """A CycloneDX bill of materials, whole, with what the runner adds beside its own fields."""
+
+    bom_format: Literal["CycloneDX"]
+    spec_version: str
+    serial_number: str = ""
+    version: int = 1
+    metadata: dict[str, Any] = {}
+    components: tuple[dict[str, Any], ...] = ()
+    services: tuple[dict[str, Any], ...] = ()
+    dependencies: tuple[dict[str, Any], ...] = ()
+    summary: str = ""
+    """One sentence that a risk owner understands."""
+
+
+class Vulnerabilities(_Result, frozen=True, kw_only=True):
+    """in-toto vulns v0.2: which known vulnerabilities a scanner found, against which database."""
+
+    scanner: dict[str, Any]
+    """``uri``, ``version``, ``db`` (uri, version, lastUpdate), ``result`` (id, severity, annotations)."""
+    metadata: dict[str, Any] = {}
+    """``scanStartedOn``, ``scanFinishedOn``."""
+    result: Literal["PASSED", "WARNED", "FAILED"] = "FAILED"
+    """Our addition: failed when one counts that is severe enough, or when not everything could be looked up."""
+    counted: int = 0
+    """Vulnerabilities that count after what was said of them (VEX)."""
+    coverage: str = ""
+    """``examined`` or ``partly``."""
+    summary: str = ""
+    findings: dict[str, int] = {}
 
 
 class ModelSignature(_Wire, frozen=True, kw_only=True, rename=None):
@@ -341,6 +431,8 @@ KNOWN: dict[str, type[msgspec.Struct]] = {
     PROVENANCE: Provenance,
     TEST_RESULT: TestResult,
     REFERENCE: Reference,
+    BOM: Bom,
+    VULNERABILITIES: Vulnerabilities,
     VERDICT: Verdict,
     CARD: Card,
     ASSESSMENT: Assessment,

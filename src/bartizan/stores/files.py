@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from bartizan.core.digest import Digest, ManifestEntry, manifest_root
 from bartizan.core.errors import ArtefactError
@@ -25,22 +26,33 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class Known(Protocol):
+    """Remembers digests of files that did not change."""
+
+    def get(self, found: os.stat_result) -> Digest | None:
+        """The digest of a file that is as it was, or None."""
+
+    def put(self, found: os.stat_result, digest: Digest, path: Path) -> None:
+        """Remember the digest of a file that was just read."""
+
+
 class LocalFiles:
     """See ``core.ports.Files``."""
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, known: Known | None = None) -> None:
         self._threads = threads or os.cpu_count() or 1
+        self._known = known
 
     def digest(self, path: Path) -> Digest:
         """See ``core.ports.Files``."""
         if _kind(path) == "folder":
             return manifest_root(self.manifest(path))
-        return digest_file(path)
+        return digest_file(path, self._known)
 
     def manifest(self, path: Path) -> list[ManifestEntry]:
         """See ``core.ports.Files``."""
         if _kind(path) == "file":
-            return [ManifestEntry(SINGLE_FILE, digest_file(path))]
+            return [ManifestEntry(SINGLE_FILE, digest_file(path, self._known))]
         names = list(walk(path))
         if not names:
             raise ArtefactError(f"{_shown(path)} holds no files", remedy="give the folder that holds the artefact.")
@@ -51,20 +63,19 @@ class LocalFiles:
         threads = min(self._threads, len(names))
         waiting = deque(names)
         if threads == 1:
-            return _digest_waiting(folder, waiting)
+            return _digest_waiting(folder, waiting, self._known)
         with ThreadPoolExecutor(threads) as pool:
-            return [
-                entry for part in pool.map(_digest_waiting, [folder] * threads, [waiting] * threads) for entry in part
-            ]
+            parts = pool.map(_digest_waiting, [folder] * threads, [waiting] * threads, [self._known] * threads)
+            return [entry for part in parts for entry in part]
 
 
-def digest_file(path: Path) -> Digest:
+def digest_file(path: Path, known: Known | None = None) -> Digest:
     """SHA-256 of a file, streamed.
 
     Raises:
         ArtefactError: it cannot be read, is no regular file, or changed while it was read.
     """
-    return _digest_at(path, path, None, bytearray(BUFFER_BYTES))
+    return _digest_at(path, path, None, bytearray(BUFFER_BYTES), known)
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -95,7 +106,7 @@ def walk(folder: Path) -> Iterator[str]:
                 yield name
 
 
-def _digest_waiting(folder: Path, waiting: deque[str]) -> list[ManifestEntry]:
+def _digest_waiting(folder: Path, waiting: deque[str], known: Known | None = None) -> list[ManifestEntry]:
     """Digest files until none is waiting; after an error the others stop too."""
     buffer, found = bytearray(BUFFER_BYTES), []
     name = _next(waiting)
@@ -104,7 +115,7 @@ def _digest_waiting(folder: Path, waiting: deque[str]) -> list[ManifestEntry]:
             inside = name[: name.rfind("/") + 1]
             with _readable(folder / inside), _opened(folder, inside) as descriptor:
                 while name is not None and name[: name.rfind("/") + 1] == inside:
-                    digest = _digest_at(folder / name, name[len(inside) :], descriptor, buffer)
+                    digest = _digest_at(folder / name, name[len(inside) :], descriptor, buffer, known)
                     found.append(ManifestEntry(name, digest))
                     name = _next(waiting)
     except BaseException:
@@ -120,7 +131,9 @@ def _next(waiting: deque[str]) -> str | None:
         return None
 
 
-def _digest_at(path: Path, name: str | Path, folder: int | None, buffer: bytearray) -> Digest:
+def _digest_at(
+    path: Path, name: str | Path, folder: int | None, buffer: bytearray, known: Known | None = None
+) -> Digest:
     """SHA-256 of the file ``name`` in the open ``folder``; ``path`` is what errors call it."""
     with _readable(path):
         descriptor = os.open(name, _FILE, dir_fd=folder)
@@ -128,6 +141,8 @@ def _digest_at(path: Path, name: str | Path, folder: int | None, buffer: bytearr
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise _odd(path)
+            if known is not None and (digest := known.get(before)) is not None:
+                return digest
             state, total, window = hashlib.sha256(), 0, memoryview(buffer)
             while count := os.readv(descriptor, [buffer]):
                 state.update(window[:count])
@@ -137,7 +152,10 @@ def _digest_at(path: Path, name: str | Path, folder: int | None, buffer: bytearr
             os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or total != after.st_size:
         raise ArtefactError(f"{_shown(path)} changed while it was read", remedy="try again when nothing writes to it.")
-    return Digest(state.hexdigest())
+    digest = Digest(state.hexdigest())
+    if known is not None and before.st_ctime_ns == after.st_ctime_ns:
+        known.put(after, digest, path)
+    return digest
 
 
 @contextmanager

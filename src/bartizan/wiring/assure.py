@@ -22,6 +22,7 @@ from bartizan.core.view import View
 from bartizan.lifecycle.plan import Job, answer, current_digests, documents, plan, why_due
 from bartizan.lifecycle.runner import Ending, Listener, Work, run
 from bartizan.wiring import registry, results
+from bartizan.wiring.origins import with_origins
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import ATTEMPTS, Workspace
 
@@ -61,9 +62,10 @@ class Assured(msgspec.Struct, frozen=True, kw_only=True):
 
 def situation(workspace: Workspace, system: System, *, only: tuple[str, ...] = ()) -> Situation:
     """Look at the system and at everything the ledger says about it now."""
-    jobs = plan(system, registry.checks(only))
-    everything = jobs if not only else plan(system, registry.checks())
     with workspace.view() as view:
+        system = with_origins(workspace, view, system)
+        jobs = plan(system, registry.checks(only))
+        everything = jobs if not only else plan(system, registry.checks())
         current, evidence = weigh(workspace, view, system, everything)
         now, note = workspace.now(view), view.note
     return Situation(system=system, jobs=tuple(jobs), current=current, evidence=tuple(evidence), now=now, note=note)

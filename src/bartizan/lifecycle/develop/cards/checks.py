@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest, canonical_json, digest_bytes
+from bartizan.core.digest import Digest, canonical_json, digest_bytes, short
 from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding, Severity, worst_first
 from bartizan.core.predicates import CARD, Card
@@ -63,7 +63,7 @@ class ModelCard:
     """See ``core.check.Check``: the card of each model."""
 
     name = "cards.model"
-    version = "1"
+    version = "2"
     title = "Model cards"
     controls = (
         "1.1-j", "2.1-G2", "2.2-G2", "2.3-G2", "2.3-f", "2.3-o", "2.3-p", "2.3-q", "2.3-s", "2.3-t", "2.3-u", "2.3-w",
@@ -76,8 +76,10 @@ class ModelCard:
         return system.of_kind("model")
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
-        """See ``core.check.Check``: the model, and the datasets whose facts it inherits."""
-        return {subject.id: subject.digest, **_inputs(self.name, system, subject)}
+        """See ``core.check.Check``: the model, the datasets whose facts it inherits, and its recorded origin."""
+        origin = system.origins.get(subject.id)
+        recorded = {f"provenance:{subject.name}": origin.statement} if origin else {}
+        return {subject.id: subject.digest, **_inputs(self.name, system, subject), **recorded}
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``core.check.Check``."""
@@ -228,8 +230,32 @@ def _dataset_faults(subject: Artefact, facts: dict[str, Any]) -> Iterator[Findin
         )
 
 
+def _training_data(system: System, subject: Artefact, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Where the recorded training data are not the declared ones."""
+    said, declared = facts["trainedOn"], system.model_part(subject.name).trained_on
+    if said["from"] != "provenance":
+        return
+    now = system.artefact(f"dataset:{declared}").digest
+    if said["dataset"] != declared:
+        recorded = f"dataset:{said['dataset']}" if said["dataset"] else "no dataset"
+    elif said["digest"] != now:
+        recorded = f"other bytes of dataset:{declared} ({short(said['digest'])}, now {short(now)})"
+    else:
+        return
+    yield Finding(
+        rule="cards/trained-on-disagrees",
+        severity=Severity.HIGH,
+        title=f"{subject.id} was trained on {recorded}, declared is dataset:{declared}",
+        where=f"{subject.id}!/trainedOn",
+        detail=f"Provenance {short(said['statement'])} recorded what the training run read.",
+        remedy="correct `trained_on`, or train on the declared data under `bartizan record`.",
+        controls=("2.3-o",),
+    )
+
+
 def _model_faults(system: System, subject: Artefact, facts: dict[str, Any]) -> Iterator[Finding]:
     yield from _destruction(subject, facts)
+    yield from _training_data(system, subject, facts)
     for source in sources_of(system, system.model_part(subject.name)):
         uncovered = sorted(set(facts["uses"]) - set(source.uses) | set(facts["uses"]) & set(source.prohibited_uses))
         if uncovered:

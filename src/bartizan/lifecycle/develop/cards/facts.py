@@ -10,7 +10,7 @@ import msgspec
 
 from bartizan.core.durations import Duration, parse_term
 from bartizan.core.errors import InputError
-from bartizan.core.system import Artefact, Component, DatasetPart, ModelPart, Owner, System
+from bartizan.core.system import Artefact, Component, DatasetPart, ModelPart, Origin, Owner, System
 
 SENSITIVITIES = ("public", "internal", "confidential", "restricted")
 """From the least to the most sensitive."""
@@ -112,7 +112,7 @@ def model_facts(system: System, artefact: Artefact) -> dict[str, Any]:
         "positive": part.positive,
         "framework": part.framework,
         "baseModel": part.base_model,
-        "trainedOn": _lineage(system, part.trained_on),
+        "trainedOn": trained_on(system, artefact, part),
         "evaluatedOn": _lineage(system, part.evaluated_on),
         "schema": schema_of(system.dataset_part(part.trained_on)),
         "sensitivity": sensitivity,
@@ -129,6 +129,39 @@ def model_facts(system: System, artefact: Artefact) -> dict[str, Any]:
         "digest": artefact.digest,
         "location": part.path,
     }
+
+
+def trained_on(system: System, artefact: Artefact, part: ModelPart) -> dict[str, Any]:
+    """The training data: as recorded when the model was made, or else as declared; ``from`` says which."""
+    origin = system.origins.get(artefact.id)
+    if origin is None:
+        return {**_lineage(system, part.trained_on), "from": "declaration"}
+    recorded = recorded_data(system, origin)
+    declared = [item for item in recorded if item["dataset"] == part.trained_on]
+    first, *others = [*declared, *(item for item in recorded if item not in declared)] or [_nothing_recorded()]
+    return {**first, "from": "provenance", "statement": origin.statement, "others": others}
+
+
+def recorded_data(system: System, origin: Origin) -> list[dict[str, Any]]:
+    """Every input that is a dataset: by its bytes one that is declared, or by its name.
+
+    The digest is that of the bytes that were read, whatever the declared file holds now.
+    """
+    declared = {artefact.digest: artefact.name for artefact in system.of_kind("dataset")}
+    names = set(declared.values())
+    found = []
+    for name, digest in origin.inputs:
+        bare = name.removeprefix("dataset:")
+        if digest in declared or (name != bare and bare in names):
+            found.append({**_lineage(system, declared.get(digest, bare)), "digest": digest})
+        elif name != bare:
+            found.append({**_nothing_recorded(), "dataset": bare, "digest": digest})
+    return found
+
+
+def _nothing_recorded() -> dict[str, Any]:
+    """A dataset that nothing is known of; its blanks make the card incomplete."""
+    return {"dataset": "", "digest": "", "host": "", "contributors": "", "independentSources": 0, "url": ""}
 
 
 def _lineage(system: System, name: str) -> dict[str, Any]:

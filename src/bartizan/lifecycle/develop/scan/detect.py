@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.registry import LOADABLE, MAGIC, RECOGNISED, recogniser
@@ -40,12 +41,22 @@ def detect(data: Buffer) -> str:
         return "safetensors"
     if data[0] == op.PROTO and len(data) > 1 and data[1] <= op.HIGHEST_PROTOCOL:
         return "pickle"
+    if is_header(data):
+        return "tar"
     for each in MAGIC:
         if any(bytes(data[at : at + len(magic)]) == magic for at, magic in each.magics):
             return each.kind
     if _is_zlib(data):
         return "zlib"
     return "maybe-pickle" if data[0] in op.VALID else "unknown"
+
+
+def front(data: Buffer) -> str:
+    """Kind by the very first bytes alone, for what is a tar archive as well; ``unknown`` when they tell nothing."""
+    for each in MAGIC:
+        if any(at == 0 and bytes(data[: len(magic)]) == magic for at, magic in each.magics):
+            return each.kind
+    return "unknown"
 
 
 def recognise(source: Source) -> str:

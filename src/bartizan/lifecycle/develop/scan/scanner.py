@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from bartizan.core.digest import ManifestEntry, digest_bytes, manifest_root
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.develop.scan import detect, registry
-from bartizan.lifecycle.develop.scan.containers.directory import EOCD_MAGIC, find_end
+from bartizan.lifecycle.develop.scan.containers.directory import CENTRAL, EOCD_MAGIC, find_end
+from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
 from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
 from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
 from bartizan.lifecycle.develop.scan.source import Draft, Folder, Source, has_changed, printable, read_file
-from bartizan.lifecycle.develop.scan.verdict import Coverage, Report
+from bartizan.lifecycle.develop.scan.verdict import Coverage, Report, Verdict
 
 VERSION = "1"
 """Raised whenever the same bytes may get another verdict; the digest of the allow-lists comes on top."""
@@ -62,15 +63,31 @@ class Scan:
             )
         kind = detect.detect(source.data)
         report = self._examine_as(kind, source)
+        others = self._other_readings(kind, source, report)
+        if not others:
+            return report
+        draft = Draft(source, report.format, self.limits.findings)
+        draft.members = [report, *others]
+        return draft.close()
+
+    def _other_readings(self, kind: str, source: Source, report: Report) -> list[Report]:
+        """The same bytes as other loaders read them: ``torch.load`` asks for zip, then tar, then pickle."""
+        readings = []
         if kind != "zip" and report.format != "zip" and _has_directory(source):
-            report = self._examine_polyglot(source, report)
-        return report
+            readings.append(examine_zip(source.child("<archive at the end>", source.data), self.meter, self.examine))
+        if kind != "tar" and is_header(source.data):
+            readings.append(self._examine_as("tar", source.child("<tar archive from the front>", source.data)))
+        front = detect.front(source.data) if kind == "tar" else "unknown"
+        if registry.examiner(front):
+            readings.append(self._examine_as(front, source.child(f"<{front} from the front>", source.data)))
+        return readings
 
     def _examine_as(self, kind: str, source: Source) -> Report:
         if kind == "empty":
             return Draft(source, "empty", self.limits.findings).close()
         if examine := registry.examiner(kind):
-            return cast("Report", examine(source, self.meter, self.examine))
+            examined = cast("Report", examine(source, self.meter, self.examine))
+            return self._examine_opcodes(source, examined) if source.data[0] in VALID and kind != "pickle" else examined
         if source.data[0] in VALID:
             report = examine_maybe_pickle(source, self.meter, self.examine)
             if report is not None:
@@ -82,14 +99,13 @@ class Scan:
             return cast("Report", examine(source, self.meter, self.examine))
         return self._unexamined(source, "unknown", "the format is not known")
 
-    def _examine_polyglot(self, source: Source, report: Report) -> Report:
-        """A file that is something else from the front and an archive from the back is examined as both."""
-        draft = Draft(source, report.format, self.limits.findings)
-        draft.members = [
-            report,
-            examine_zip(source.child("<archive at the end>", source.data), self.meter, self.examine),
-        ]
-        return draft.close()
+    def _examine_opcodes(self, source: Source, report: Report) -> Report:
+        """A file of another format whose bytes also do harm when they are read as a pickle is examined as both."""
+        beside = source.child("<read as a pickle>", source.data)
+        hidden = examine_maybe_pickle(beside, self.meter, self.examine)
+        if hidden is None or hidden.verdict is not Verdict.DANGEROUS:
+            return report
+        return replace(report, members=(*report.members, hidden))
 
     def _unexamined(self, source: Source, kind: str, reason: str, rule: str = "file/not-examined") -> Report:
         draft = Draft(source, kind, self.limits.findings)
@@ -201,7 +217,7 @@ def _has_directory(source: Source) -> bool:
     if EOCD_MAGIC not in bytes(source.data[-0x10000 - 22 :]):
         return False
     end = find_end(source.data)
-    if end is None or not end.entries or end.directory_size < 46 * end.entries:
+    if end is None or end.directory_size < CENTRAL.size:
         return False
     return bytes(source.data[end.directory : end.directory + 4]) == b"PK\x01\x02"
 

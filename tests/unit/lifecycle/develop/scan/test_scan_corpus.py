@@ -6,25 +6,72 @@ import json
 
 import pytest
 
+from bartizan.cli.main import main
 from bartizan.core.finding import Severity
 from bartizan.lifecycle.develop.scan import RULES, Coverage, Limits, Verdict, scan_bytes, scan_path
+from fixtures.corpus import FAMILIES, folders, gathered, vectors, write
 from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
+
+CLEAN = {Verdict.CLEAN}
+
+
+def disagreeing(family, kind, expected):
+    """Vectors of a family whose verdict is not an expected one, with what was found."""
+    wrong = []
+    for name, data in vectors(kind, family).items():
+        report = scan_bytes(data, "model.bin")
+        is_right = report.verdict in expected and report.exit_code == (0 if expected == CLEAN else 1)
+        if not is_right or (expected == CLEAN and report.total_coverage is not Coverage.EXAMINED):
+            wrong.append((name, report.verdict, [(each.rule, each.detail[:80]) for each in report.findings][:3]))
+    return wrong
 
 
 @pytest.mark.control("2.1-n")
 @pytest.mark.control("2.4-d")
-@pytest.mark.parametrize("vector", DANGEROUS)
-def test_a_dangerous_file_is_called_dangerous(vector):
-    report = scan_bytes(DANGEROUS[vector], "model.bin")
-    assert report.verdict is Verdict.DANGEROUS, [finding.detail for finding in report.findings]
-    assert report.exit_code == 1
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_dangerous_file_is_called_dangerous(family):
+    assert disagreeing(family, "DANGEROUS", {Verdict.DANGEROUS}) == []
 
 
-@pytest.mark.parametrize("vector", SUSPECT)
-def test_a_suspect_file_is_never_called_clean(vector):
-    report = scan_bytes(SUSPECT[vector], "model.bin")
-    assert report.verdict in {Verdict.SUSPICIOUS, Verdict.MALFORMED}
-    assert report.exit_code == 1
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_suspect_file_is_never_called_clean(family):
+    assert disagreeing(family, "SUSPECT", {Verdict.SUSPICIOUS, Verdict.MALFORMED}) == []
+
+
+@pytest.mark.control("2.1-n")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_benign_file_is_clean_and_wholly_examined(family):
+    assert disagreeing(family, "BENIGN", CLEAN) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folders_are_judged_as_a_whole(family, tmp_path):
+    wrong = []
+    for number, (name, (files, verdict)) in enumerate(folders(family).items()):
+        report = scan_path(write(files, tmp_path / str(number)))
+        if report.verdict != verdict:
+            wrong.append((name, report.verdict, [(each.rule, each.detail[:80]) for each in report.findings][:3]))
+    assert wrong == []
+
+
+def test_the_corpus_is_as_large_as_promised():
+    dangerous = gathered("DANGEROUS")
+    assert len(set(dangerous.values())) >= 700
+    assert len(gathered("SUSPECT")) >= 50
+    assert len(gathered("BENIGN")) >= 15
+
+
+@pytest.mark.control("2.1-n")
+@pytest.mark.control("2.4-d")
+@pytest.mark.parametrize(("kind", "expected"), [("DANGEROUS", 1), ("SUSPECT", 1), ("BENIGN", 0)])
+def test_the_command_line_says_the_same(kind, expected, tmp_path, capsys):
+    everything = gathered(kind)
+    for name in list(everything)[:: max(1, len(everything) // 25)]:
+        path = tmp_path / "model.bin"
+        path.write_bytes(everything[name])
+        assert main(["scan", str(path), "--format", "json"]) == expected, name
+        said = json.loads(capsys.readouterr().out)
+        assert (said["verdict"] == "clean") is (expected == 0), name
 
 
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "weights.npy", "config.json", "model"])

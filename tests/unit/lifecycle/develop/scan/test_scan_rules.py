@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bartizan.catalogue.load import catalogue
-from bartizan.lifecycle.develop.scan import RULES, Limits, scan_bytes
-from fixtures.hostile_models import DANGEROUS, EVIL, SUSPECT, zipped
+from bartizan.lifecycle.develop.scan import RULES, Limits, scan_bytes, scan_path
+from fixtures.corpus import FAMILIES, folders, gathered, write
+from fixtures.hostile_models import DANGEROUS, EVIL, zipped
 
 
 def linked_zip() -> bytes:
@@ -64,10 +65,14 @@ LIMITS = {
 }
 
 
-def test_every_rule_is_fired_by_some_file():
+def test_every_rule_is_fired_by_some_file(tmp_path):
     fired = set()
-    for data in [*DANGEROUS.values(), *SUSPECT.values()]:
+    for data in gathered("DANGEROUS", "SUSPECT").values():
         fired |= {finding.rule for finding in scan_bytes(data, "model.bin").findings}
+    for family in FAMILIES:
+        for number, (files, _) in enumerate(folders(family).values()):
+            report = scan_path(write(files, tmp_path / f"{family}-{number}"))
+            fired |= {finding.rule for finding in report.findings}
     for rule, data in MORE.items():
         name = "a.npy" if rule == "file/misnamed" else "model.bin"
         fired |= {finding.rule for finding in scan_bytes(data, name, LIMITS.get(rule, Limits())).findings}

@@ -1,4 +1,4 @@
-"""Single compressed streams (zlib, gzip, bzip2, xz, lzma, joblib's old ZFILE), unpacked under a bound.
+"""Compressed streams (zlib, gzip, bzip2, xz, lzma, zstd, lz4, joblib's old ZFILE), unpacked under a bound.
 
 joblib writes its compressed files in these formats; what they unpack to is examined like a file.
 """
@@ -10,11 +10,17 @@ import contextlib
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
+import zstandard
+from lz4.frame import LZ4FrameDecompressor
+
+from bartizan.lifecycle.develop.scan.containers.frames import LARGEST_WINDOW, LZ4_MAGIC, Frame, frames
+from bartizan.lifecycle.develop.scan.containers.leftover import report_leftover
+from bartizan.lifecycle.develop.scan.formats.cursor import BrokenFormatError
 from bartizan.lifecycle.develop.scan.limits import Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
-from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Examiner, Source, Spool
+from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Examiner, Source, Spool, window
 from bartizan.lifecycle.develop.scan.verdict import Report
 
 LZMA_MEMORY = 128 << 20
@@ -22,13 +28,24 @@ LZMA_MEMORY = 128 << 20
 FIRST_STEP = 1 << 10
 """Bytes first fed to a stream: there may be very many short ones in a row."""
 CAREFUL_STEP = 16
+TRIED = 1 << 16
+"""Bytes that are unpacked to see whether a stream without a certain beginning is one."""
+CERTAIN = 64
+"""Bytes that have to come out of it."""
 MOST_STREAMS = 100_000
 ZFILE_HEADER = 21
 """``ZF`` and the length as hexadecimal text, padded to 19 characters."""
 
 
 class Decompressor(Protocol):
-    """What the standard library's decompressors have in common."""
+    """What decompressors have in common."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Feed and take up to ``max_length`` bytes."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether all input has been used up."""
 
     @property
     def eof(self) -> bool:
@@ -65,7 +82,7 @@ class Inflater:
         return self._inner.unused_data
 
 
-MAKERS: dict[str, Callable[[], Inflater | bz2.BZ2Decompressor | lzma.LZMADecompressor]] = {
+MAKERS: dict[str, Callable[[], Decompressor]] = {
     "zlib": lambda: Inflater(15),
     "zfile": lambda: Inflater(15),
     "gzip": lambda: Inflater(31),
@@ -73,8 +90,12 @@ MAKERS: dict[str, Callable[[], Inflater | bz2.BZ2Decompressor | lzma.LZMADecompr
     "bzip2": bz2.BZ2Decompressor,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY),
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY),
+    "lz4": lambda: cast("Decompressor", LZ4FrameDecompressor()),
 }
-FAILURES = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
+FRAMED = frozenset({"zstandard", "lz4"})
+PADDED = {"gzip": 1, "xz": 4}
+"""Streams that zeros may follow, in multiples of so many bytes (gzip's manual; xz file format 1.2, 2.2)."""
+FAILURES = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError, RuntimeError, MemoryError)
 
 
 class BombError(Exception):
@@ -93,54 +114,90 @@ class Unpacked:
         """Offset of the compressed bytes that were fed last."""
         self.failure = ""
         """Why unpacking stopped before the end."""
+        self.obstacle = ""
+        """Why a frame could not be unpacked although nothing is wrong with it."""
+        self.hidden: list[tuple[int, int]] = []
+        """Where content lies that readers pass over."""
 
 
-def unpack(data: Buffer, kind: str, meter: Meter, *, several: bool = True) -> Unpacked:
+def unpack(
+    data: Buffer, kind: str, meter: Meter, *, several: bool = True, make: Callable[[], Decompressor] | None = None
+) -> Unpacked:
     """Unpack one stream, or several in a row, into memory or a temporary file.
+
+    ``make`` makes the decompressor of a kind that needs parameters.
 
     Raises:
         BombError: the ratio or the bytes left to spend are exceeded.
     """
     result = Unpacked(meter.limits.in_memory)
     try:
-        _all_streams(data, kind, meter, result, several=several)
+        if kind in FRAMED:
+            _all_frames(data, meter, result)
+        else:
+            _all_streams(data, make or MAKERS[kind], meter, result, most=MOST_STREAMS if several else 1)
     except BombError:
         result.spool.discard()
         raise
     return result
 
 
-def _all_streams(data: Buffer, kind: str, meter: Meter, result: Unpacked, *, several: bool) -> None:
+def _all_streams(
+    data: Buffer, make: Callable[[], Decompressor], meter: Meter, result: Unpacked, *, most: int
+) -> None:
     while result.used < len(data):
         try:
-            used = _one_stream(data, result.used, kind, meter, result)
+            used = _one_stream(data, result.used, make, meter, result)
         except FAILURES as error:
             if not result.streams:
                 result.failure = str(error) or type(error).__name__
-                _salvage(data, kind, meter, result)
+                _salvage(data, make, meter, result)
             return
         if used < 0:
             result.failure = "the stream ends early"
             return
         result.streams += 1
         result.used += used
-        if not several or result.streams >= MOST_STREAMS:
+        if result.streams >= most:
             return
+        if make in _PADDING:
+            result.used += _padding(data, result.used, _PADDING[make])
 
 
-def _salvage(data: Buffer, kind: str, meter: Meter, result: Unpacked) -> None:
+_PADDING = {MAKERS[kind]: step for kind, step in PADDED.items()}
+
+
+def _padding(data: Buffer, start: int, step: int) -> int:
+    """Zeros from ``start`` on, counted in whole steps."""
+    at = start
+    while at < len(data):
+        part = bytes(data[at : at + CHUNK])
+        rest = len(part.lstrip(b"\0"))
+        at += len(part) - rest
+        if rest:
+            break
+    return (at - start) // step * step
+
+
+def _salvage(data: Buffer, make: Callable[[], Decompressor], meter: Meter, result: Unpacked) -> None:
     """Unpack a damaged stream again, in small steps near the damage: a loader may have used what came before it."""
     result.spool.discard()
     result.spool = Spool(meter.limits.in_memory)
     with contextlib.suppress(*FAILURES):
-        _one_stream(data, 0, kind, meter, result, careful_from=result.fed)
+        _one_stream(data, 0, make, meter, result, careful_from=result.fed)
 
 
-def _one_stream(
-    data: Buffer, start: int, kind: str, meter: Meter, result: Unpacked, *, careful_from: int | None = None
+def _one_stream(  # noqa: PLR0913 -- one more than allowed, and each is its own thing
+    data: Buffer,
+    start: int,
+    make: Callable[[], Decompressor],
+    meter: Meter,
+    result: Unpacked,
+    *,
+    careful_from: int | None = None,
 ) -> int:
     """Unpack the stream at ``start``; returns how many compressed bytes it has, or -1 when it is cut off."""
-    machine = MAKERS[kind]()
+    machine = make()
     at = start
     step = FIRST_STEP
     while not machine.eof:
@@ -158,7 +215,50 @@ def _one_stream(
         meter.expanded -= len(out)
         result.spool.write(out)
         _check(result.spool.size, at, meter)
-    return at - start - len(machine.unused_data)
+    return at - start - len(machine.unused_data or b"")
+
+
+def _all_frames(data: Buffer, meter: Meter, result: Unpacked) -> None:
+    """Unpack frame after frame; of one that is cut off, what there is."""
+    try:
+        for frame in frames(data):
+            _take_frame(data, frame, meter, result)
+            result.used = frame.end
+            result.streams += 1
+            if result.streams >= MOST_STREAMS:
+                return
+    except BrokenFormatError as broken:
+        is_begun = broken.offset != result.used
+        if is_begun or not result.streams:
+            result.failure = str(broken)
+            with contextlib.suppress(*FAILURES):
+                _unpack_frame(data, Frame(result.used, len(data)), meter, result)
+    except FAILURES as error:
+        result.failure = str(error) or type(error).__name__
+
+
+def _take_frame(data: Buffer, frame: Frame, meter: Meter, result: Unpacked) -> None:
+    if frame.content >= 0:
+        if not frame.is_bookkeeping(data):
+            result.hidden.append((frame.content, frame.end))
+    elif frame.obstacle:
+        result.obstacle = frame.obstacle
+    else:
+        _unpack_frame(data, frame, meter, result)
+
+
+def _unpack_frame(data: Buffer, frame: Frame, meter: Meter, result: Unpacked) -> None:
+    part = window(data, frame.start, frame.end)
+    if int.from_bytes(bytes(part[:4]), "little") == LZ4_MAGIC:
+        if _one_stream(part, 0, MAKERS["lz4"], meter, result) < 0:
+            raise EOFError("the stream ends early")
+        return
+    machine = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+    with machine.stream_reader(part, read_across_frames=False, read_size=CHUNK) as reader:
+        while out := reader.read(CHUNK):
+            meter.expanded -= len(out)
+            result.spool.write(out)
+            _check(result.spool.size, frame.end, meter)
 
 
 def _check(size: int, packed: int, meter: Meter) -> None:
@@ -188,11 +288,28 @@ def examine_compressed(source: Source, kind: str, meter: Meter, examine: Examine
     draft.facts["expanded_bytes"] = len(content)
     if unpacked.failure:
         draft.fire("archive/corrupt", unpacked.failure, skip + unpacked.used)
+    if unpacked.obstacle:
+        draft.miss(f"not unpacked: {unpacked.obstacle}")
+    for start, end in unpacked.hidden:
+        report_leftover(draft, examine, skip + start, skip + end, "lie in a frame that readers pass over")
     if skip + unpacked.used < len(source.data) and not unpacked.failure:
-        draft.gap(skip + unpacked.used, len(source.data), "follow the compressed stream")
-    if len(content) or not unpacked.failure:
+        report_leftover(draft, examine, skip + unpacked.used, len(source.data), "follow the compressed stream")
+    if len(content) or not (unpacked.failure or unpacked.obstacle):
         draft.members.append(examine(source.child("content", content)))
     return draft.close()
+
+
+def is_zlib_with_small_window(source: Source) -> bool:
+    """Whether a zlib stream begins here whose window is smaller than usual (RFC 1950): two bytes tell little."""
+    head = bytes(source.data[:TRIED])
+    if len(head) < 8 or head[0] & 0x8F != 0x08 or int.from_bytes(head[:2], "big") % 31 or head[1] & 0x20:  # noqa: PLR2004
+        return False
+    machine = zlib.decompressobj()
+    try:
+        out = machine.decompress(head, TRIED)
+    except zlib.error:
+        return False
+    return machine.eof or len(out) >= CERTAIN
 
 
 def _examiner(kind: str) -> Examiner:
@@ -205,3 +322,5 @@ examine_gzip = _examiner("gzip")
 examine_bzip2 = _examiner("bzip2")
 examine_xz = _examiner("xz")
 examine_lzma = _examiner("lzma")
+examine_lz4 = _examiner("lz4")
+examine_zstandard = _examiner("zstandard")

@@ -7,6 +7,7 @@ last directory, local or central sizes), so both descriptions are read and every
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import NamedTuple
 
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
@@ -29,6 +30,11 @@ ZIP64_EXTRA = 1
 ENCRYPTED = 0x0001
 STREAMED = 0x0008
 UTF8 = 0x0800
+KNOWN_FLAGS = 0x080F
+"""Encrypted, two bits about the compression, streamed, UTF-8: what writers of models may set."""
+UNICODE_PATH_EXTRA = 0x7075
+EOCD64_SIZE = 44
+"""Size of the zip64 record as it states it itself: without its first twelve bytes."""
 
 
 class BrokenZipError(Exception):
@@ -48,6 +54,8 @@ class End(NamedTuple):
     """Offset at which the closing records begin."""
     end: int
     """Offset behind the archive, its comment included."""
+    problems: tuple[str, ...] = ()
+    """In what the closing records contradict one another."""
 
 
 class Entry(NamedTuple):
@@ -63,6 +71,9 @@ class Entry(NamedTuple):
     """Of the local header, in the file."""
     mode: int
     """Unix file mode; 0 when the archive was made elsewhere."""
+    other_name: str = ""
+    """The name that an extra field gives, where readers of such fields see another one."""
+    problems: tuple[str, ...] = ()
 
 
 class Local(NamedTuple):
@@ -79,23 +90,29 @@ class Local(NamedTuple):
 
 
 def find_end(data: Buffer) -> End | None:
-    """The closing records of an archive, or None when there are none."""
+    """The closing records of an archive, or None when there are none.
+
+    The last record counts, as for Python and torch, even when its comment does not fit.
+    """
     tail_start = max(0, len(data) - LONGEST_COMMENT - EOCD.size)
     tail = bytes(data[tail_start:])
     at = tail.rfind(EOCD_MAGIC)
     while at >= 0:
         if at + EOCD.size <= len(tail):
-            fields = EOCD.unpack_from(tail, at)
-            if at + EOCD.size + fields[7] <= len(tail):
-                return _end(data, tail_start + at, fields)
+            return _end(data, tail_start + at, EOCD.unpack_from(tail, at))
         at = tail.rfind(EOCD_MAGIC, 0, at)
     return None
 
 
 def _end(data: Buffer, at: int, fields: tuple[bytes, int, int, int, int, int, int, int]) -> End | None:
-    _, _disk, _first_disk, _here, entries, size, offset, comment = fields
+    _, disk, first_disk, here, entries, size, offset, comment = fields
     begins = at
     wide = _end64(data, at)
+    problems = _contradictions(fields, wide)
+    if disk or first_disk or here != entries:
+        problems.append("the archive claims to go on in other files")
+    if at + EOCD.size + comment > len(data):
+        problems.append("the comment of the archive leads past the end")
     if wide is not None:
         begins = wide[3]
         entries = wide[0] if entries == BIG16 else entries
@@ -105,20 +122,52 @@ def _end(data: Buffer, at: int, fields: tuple[bytes, int, int, int, int, int, in
     prefix = directory - offset
     if directory < 0 or prefix < 0:
         return None
-    return End(directory, size, entries, prefix, begins, at + EOCD.size + comment)
+    if wide is not None and wide[4] + prefix != begins:
+        problems.append("the zip64 record is not where its locator says")
+    end = min(at + EOCD.size + comment, len(data))
+    if _is_orphan(data, at, wide):
+        problems.append("the locator of a zip64 record stands alone")
+    return End(directory, size, entries, prefix, begins, end, tuple(problems))
 
 
-def _end64(data: Buffer, at: int) -> tuple[int, int, int, int] | None:
-    """Entries, size, offset and place of the zip64 record, found through its locator right before ``at``."""
+Wide = tuple[int, int, int, int, int, int]
+
+
+def _end64(data: Buffer, at: int) -> Wide | None:
+    """The zip64 record whose locator stands right before ``at``.
+
+    Its entries, size and offset, its own place, its place by the locator, and the size it states.
+    """
     start = at - LOCATOR64.size
     if start < 0:
         return None
-    magic, _disk, _where, _disks = LOCATOR64.unpack_from(data, start)
+    magic, _disk, where, _disks = LOCATOR64.unpack_from(data, start)
     record = start - EOCD64.size
     if magic != LOCATOR64_MAGIC or record < 0:
         return None
     fields = EOCD64.unpack_from(data, record)
-    return (fields[7], fields[8], fields[9], record) if fields[0] == EOCD64_MAGIC else None
+    return (fields[7], fields[8], fields[9], record, where, fields[1]) if fields[0] == EOCD64_MAGIC else None
+
+
+def _is_orphan(data: Buffer, at: int, wide: Wide | None) -> bool:
+    """Whether a locator stands there without its record: some readers go where it points (CVE-2025-8291)."""
+    start = at - LOCATOR64.size
+    return wide is None and start >= 0 and bytes(data[start : start + 4]) == LOCATOR64_MAGIC
+
+
+def _contradictions(
+    fields: tuple[bytes, int, int, int, int, int, int, int], wide: Wide | None
+) -> list[str]:
+    """Where the zip64 record says other things than the plain one: readers follow either."""
+    if wide is None:
+        return []
+    pairs = (("entries", fields[4], wide[0], BIG16), ("size", fields[5], wide[1], BIG32), ("offset", fields[6], wide[2], BIG32))
+    found = [
+        f"the {what} of the directory: {narrow} and {full}"
+        for what, narrow, full, most in pairs
+        if narrow not in {full, most}
+    ]
+    return found if wide[5] == EOCD64_SIZE else [*found, "the zip64 record is not of its usual size"]
 
 
 def read_entries(data: Buffer, end: End, most: int) -> list[Entry]:
@@ -155,9 +204,22 @@ def _entry(data: Buffer, at: int, stop: int, prefix: int) -> tuple[Entry, int]:
         raise BrokenZipError(f"the directory entry at offset {at} leads past the directory")
     name = _name(bytes(data[name_at:extra_at]), flags)
     extra = bytes(data[extra_at : extra_at + extra_size])
+    problems = [f"unusual flags {flags & ~KNOWN_FLAGS:#06x}"] if flags & ~KNOWN_FLAGS else []
+    if len(_extra_fields(extra, ZIP64_EXTRA)) > 1:
+        problems.append("two zip64 fields")
     size, packed, offset = _zip64(extra, size, packed, offset)
     mode = attributes >> 16 if made_by >> 8 == 3 else 0  # noqa: PLR2004 -- 3 is Unix
-    return Entry(name, method, flags, checksum, packed, size, prefix + offset, mode), after
+    other = _other_name(bytes(data[name_at:extra_at]), extra, name)
+    return Entry(name, method, flags, checksum, packed, size, prefix + offset, mode, other, tuple(problems)), after
+
+
+def _other_name(raw: bytes, extra: bytes, name: str) -> str:
+    """The name in Info-ZIP's field for Unicode paths (APPNOTE 4.6.9), if readers take it and it differs."""
+    for field in _extra_fields(extra, UNICODE_PATH_EXTRA):
+        if len(field) > 5 and field[0] == 1 and int.from_bytes(field[1:5], "little") == zlib.crc32(raw):  # noqa: PLR2004
+            other = field[5:].decode("utf-8", "replace")
+            return other if other != name else ""
+    return ""
 
 
 def _name(raw: bytes, flags: int) -> str:
@@ -169,7 +231,7 @@ def _name(raw: bytes, flags: int) -> str:
 
 def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
     """Sizes and offset with their 64-bit values from the extra field, where the 32-bit ones are full."""
-    wide = _extra_field(extra, ZIP64_EXTRA)
+    wide = (_extra_fields(extra, ZIP64_EXTRA) or [b""])[0]
     values = [size, packed, offset]
     at = 0
     for index, value in enumerate(values):
@@ -179,14 +241,15 @@ def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int,
     return values[0], values[1], values[2]
 
 
-def _extra_field(extra: bytes, wanted: int) -> bytes:
+def _extra_fields(extra: bytes, wanted: int) -> list[bytes]:
+    found = []
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
         if kind == wanted:
-            return extra[at + 4 : at + 4 + size]
+            found.append(extra[at + 4 : at + 4 + size])
         at += 4 + size
-    return b""
+    return found
 
 
 def read_local(data: Buffer, entry: Entry) -> Local:

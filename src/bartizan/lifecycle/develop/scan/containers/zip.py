@@ -7,16 +7,21 @@ import zlib
 from typing import NamedTuple
 
 from bartizan.lifecycle.develop.scan.containers import directory as zd
-from bartizan.lifecycle.develop.scan.containers.compressed import BombError, unpack
+from bartizan.lifecycle.develop.scan.containers.coders import LZMA_HEADER, MARK, UnsupportedError, zip_lzma
+from bartizan.lifecycle.develop.scan.containers.compressed import BombError, Unpacked, unpack
+from bartizan.lifecycle.develop.scan.containers.names import leads_out
 from bartizan.lifecycle.develop.scan.containers.torch import TorchArchive
 from bartizan.lifecycle.develop.scan.detect import detect
+from bartizan.lifecycle.develop.scan.formats.keras import KerasArchive
+from bartizan.lifecycle.develop.scan.formats.skops import SCHEMA, SkopsArchive
 from bartizan.lifecycle.develop.scan.limits import MIB, Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, chunks, window
 from bartizan.lifecycle.develop.scan.verdict import Report
 
-METHODS = {8: "deflate", 12: "bzip2"}
+METHODS = {8: "deflate", 12: "bzip2", 14: "lzma", 20: "zstandard", 93: "zstandard", 95: "xz"}
 STORED = 0
+LZMA = 14
 CHECKED_RAW = 1 * MIB
 """Tensors above this are not read for their checksum: the digest of the file covers them."""
 
@@ -48,6 +53,8 @@ class ZipExaminer:
             self.draft.fire("zip/malformed", "the end of the directory is missing")
             self.draft.miss("its members cannot be listed")
             return self.draft.close()
+        for problem in end.problems:
+            self.draft.fire("zip/malformed", problem, end.end_records)
         try:
             entries = zd.read_entries(self.source.data, end, min(self.meter.members, self.meter.limits.members))
         except zd.BrokenZipError as broken:
@@ -66,7 +73,7 @@ class ZipExaminer:
         members = self._separate([member for entry in entries if (member := self._locate(entry))])
         torch = TorchArchive.of([member.entry.name for member in members])
         if torch is None:
-            self.draft.members += [report for member in members if (report := self._examine_member(member))]
+            self._examine_plain(members)
             return
         self.draft.kind = "torch"
         pickles = [member for member in members if torch.is_pickle(member.entry.name)]
@@ -77,6 +84,19 @@ class ZipExaminer:
         self.draft.members += [report for member in rest if (report := self._examine_member(member, torch))]
         for key in torch.missing():
             self.draft.fire("torch/storage", f"storage {key!r} is not in the archive")
+
+    def _examine_plain(self, members: list[Member]) -> None:
+        """Examine the members of an archive that is none of torch's; in one of skops the schema comes first."""
+        skops = SkopsArchive.of([member.entry.name for member in members])
+        if skops:
+            members = sorted(members, key=lambda member: member.entry.name != SCHEMA)
+            self.examine = skops.examiner(self.examine, self.meter.limits)
+        elif keras := KerasArchive.of([member.entry.name for member in members]):
+            self.draft.kind = "keras"
+            self.examine = keras.examiner(self.examine, self.meter)
+        self.draft.members += [report for member in members if (report := self._examine_member(member))]
+        if skops:
+            skops.finish(self.draft)
 
     def _separate(self, members: list[Member]) -> list[Member]:
         """The members whose bytes are their own: overlapping ones let a small archive unpack to anything."""
@@ -99,9 +119,14 @@ class ZipExaminer:
             if entry.name in seen:
                 self.draft.fire("zip/duplicate-name", shown, entry.offset)
             seen.add(entry.name)
-            parts = entry.name.replace("\\", "/").split("/")
-            if ".." in parts or parts[0] == "" or ":" in parts[0] or "\x00" in entry.name:
+            if leads_out(entry.name) or (entry.other_name and leads_out(entry.other_name)):
                 self.draft.fire("zip/traversal", shown, entry.offset)
+            if entry.other_name and (entry.name.isascii() or entry.flags & zd.UTF8):
+                self.draft.fire("zip/header-mismatch", f"names {shown} and {entry.other_name[:120]!r}", entry.offset)
+            for problem in entry.problems:
+                self.draft.fire("zip/malformed", f"{shown}: {problem}", entry.offset)
+            if entry.name.endswith("/") and entry.size:
+                self.draft.fire("zip/malformed", f"the folder {shown} has content", entry.offset)
             if stat.S_ISLNK(entry.mode):
                 self.draft.fire("zip/link", shown, entry.offset)
 
@@ -162,7 +187,9 @@ class ZipExaminer:
         """The unpacked bytes of a member, or a report why there are none."""
         entry = member.entry
         if entry.flags & zd.ENCRYPTED:
-            return self._unread(source, "it is encrypted")
+            if not self._is_plain(member, source.data):
+                return self._unread(source, "it is encrypted")
+            self.draft.fire("zip/malformed", f"{entry.name[:80]!r} is marked as encrypted and is not", entry.offset)
         if entry.method == STORED:
             if entry.size != entry.packed:
                 self.draft.fire("zip/header-mismatch", f"sizes of the stored member {entry.name[:80]!r}", entry.offset)
@@ -174,10 +201,17 @@ class ZipExaminer:
     def _unpack(self, member: Member, source: Source) -> Buffer | Report:
         packed = source.data
         try:
-            unpacked = unpack(packed, METHODS[member.entry.method], self.meter, several=False)
+            unpacked = self._unpacked(member, packed)
         except BombError as bomb:
             self.draft.fire("archive/bomb", f"{member.entry.name[:80]!r}: {bomb}", member.entry.offset)
             return self._unread(source, "it exceeds the bounds")
+        except UnsupportedError as unsupported:
+            return self._unread(source, str(unsupported))
+        if unpacked.obstacle:
+            unpacked.spool.discard()
+            return self._unread(source, unpacked.obstacle)
+        for start, end in unpacked.hidden:
+            self.draft.gap(member.start + start, member.start + end, "lie in a frame that readers pass over")
         if unpacked.failure or unpacked.used != len(packed):
             why = unpacked.failure or "bytes follow the compressed content"
             self.draft.fire("archive/corrupt", f"{member.entry.name[:80]!r}: {why}", member.start + unpacked.used)
@@ -188,6 +222,39 @@ class ZipExaminer:
                 member.entry.offset,
             )
         return unpacked.spool.finish()
+
+    def _unpacked(self, member: Member, packed: Buffer) -> Unpacked:
+        """The content of a compressed member.
+
+        Raises:
+            BombError: it unpacks to more than it may.
+            UnsupportedError: its decoder cannot be set up.
+        """
+        entry = member.entry
+        if entry.method != LZMA:
+            return unpack(packed, METHODS[entry.method], self.meter, several=False)
+        head = bytes(packed[:LZMA_HEADER])
+        zip_lzma(head, entry.size)
+        make = lambda: zip_lzma(head, entry.size)  # noqa: E731 -- said twice: once to see whether it can be done
+        unpacked = unpack(packed[LZMA_HEADER:], "lzma", self.meter, several=False, make=make)
+        unpacked.used += LZMA_HEADER
+        if 0 < len(packed) - unpacked.used < MARK and unpacked.spool.size == entry.size:
+            unpacked.used = len(packed)
+        return unpacked
+
+    def _is_plain(self, member: Member, packed: Buffer) -> bool:
+        """Whether a member is not encrypted whatever its flag says: torch does not look at the flag (CVE-2025-1945)."""
+        entry = member.entry
+        if entry.method == STORED:
+            return entry.packed == entry.size
+        if entry.method not in METHODS:
+            return False
+        try:
+            unpacked = self._unpacked(member, packed)
+        except (BombError, UnsupportedError):
+            return False
+        unpacked.spool.discard()
+        return not unpacked.failure and unpacked.used == len(packed)
 
     def _unread(self, source: Source, why: str) -> Report:
         draft = Draft(source, "unknown", self.meter.limits.findings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bartizan.lifecycle.develop.scan.pickle.arrays import DtypeError, base_layout, layout_of, product
 from bartizan.lifecycle.develop.scan.pickle.states import RefusedError, is_plain_callable
-from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, Use
+from bartizan.lifecycle.develop.scan.pickle.values import Call, ListSymbol, Name, Symbol, Use
 
 if TYPE_CHECKING:
     from bartizan.lifecycle.develop.scan.pickle.judge import Judge
@@ -103,8 +103,8 @@ def _count(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -
 
 def _items(_judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
     """``list(items)`` and its kind: only from containers that the pickle itself spells out."""
-    if any(item.__class__ is Call and str(item.callee) == "builtins.range" for item in args):
-        raise RefusedError("it unrolls a range")
+    if any(item.__class__ is Call for item in args):
+        raise RefusedError("it unrolls what is only computed")
     return callee
 
 
@@ -135,6 +135,17 @@ def _constants(_judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: i
     if any(item.__class__ is not int for item in args):
         raise RefusedError("only constants are expected")
     return callee
+
+
+def _array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``array._array_reconstructor(array, typecode, format, bytes)`` and ``array.array(typecode, items)``."""
+    if args and str(args[0]) == "array.array":
+        args = args[1:]
+    if len(args) < 2 or judge.reader.text(args[0]) is None:  # noqa: PLR2004
+        raise RefusedError("it takes a type and items")
+    if args[-1].__class__ is not ListSymbol and judge.reader.bytes_of(args[-1]) is None:
+        raise RefusedError("its items are neither a list nor bytes")
+    return judge.find("array", "array", 4, _offset)
 
 
 def _fraction(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
@@ -175,6 +186,88 @@ def _storage_length(judge: Judge, storage: Symbol) -> int | None:
         return None
     pid = storage.args[0]
     return judge.reader.number(pid[4]) if len(pid) >= 5 else None  # noqa: PLR2004
+
+
+def _torch_type(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``torch._tensor._rebuild_from_type_v2(function, type, arguments, state)`` calls its first argument."""
+    if len(args) != 4 or args[0].__class__ is not Name or args[2].__class__ is not tuple:  # noqa: PLR2004
+        raise RefusedError("it takes a function, a class, arguments and a state")
+    if args[0].args_rule == "torch-type":
+        raise RefusedError("it calls itself")
+    result = judge.call(args[0], args[2], offset)
+    cls = args[1]
+    if cls.__class__ is not Name or not cls.listed:
+        raise RefusedError("its class is not a listed one")
+    if result.__class__ is Call and result.subject is None:
+        return None
+    if kept := judge.handed_on(args[3]):
+        raise RefusedError(f"{kept} is kept for a later call")
+    return cls
+
+
+def _stored_model(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
+    """``keras.Model._unpickle_model(BytesIO)`` loads a whole ``.keras`` file, code included: it is examined like one."""
+    stream = args[0] if len(args) == 1 and args[0].__class__ is Call else None
+    if stream is None or str(stream.callee) != "_io.BytesIO":
+        raise RefusedError("what it loads cannot be read")
+    held = stream.args[0] if stream.args else stream.state[0] if stream.state.__class__ is tuple else None
+    content = None if held is None else judge.reader.bytes_of(held)
+    if content is None:
+        raise RefusedError("what it loads cannot be read")
+    key = held if held.__class__ is int else id(held)
+    if key not in judge.loaded:
+        judge.loaded.add(key)
+        judge.nested.append((content, offset))
+    return None
+
+
+def _arrow_buffer(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``pyarrow.py_buffer(bytes)``."""
+    if len(args) != 1 or _held(judge, args[0]) is None:
+        raise RefusedError("it takes the bytes of an array")
+    return callee
+
+
+def _held(judge: Judge, symbol: Symbol) -> int | None:
+    """Number of bytes in a constant, or in the way older protocols write bytes; None when it is neither."""
+    if symbol.__class__ is Call and str(symbol.callee) == "builtins.bytearray" and symbol.args.__class__ is tuple:
+        return _held(judge, symbol.args[0]) if symbol.args else 0
+    if symbol.__class__ is Call and str(symbol.callee) == "builtins.bytes" and symbol.args == ():
+        return 0
+    content = judge.reader.bytes_of(symbol)
+    return None if content is None else len(content)
+
+
+def _arrow_array(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``pyarrow.lib._restore_array((type, length, nulls, offset, buffers, children, dictionary))``.
+
+    Arrow trusts the length: neither of the first two buffers (which items are there; the items, or where each
+    begins) may hold less than one bit for every item.
+    """
+    waiting: list[Symbol] = list(args)
+    if len(args) != 1:
+        raise RefusedError("it takes one description")
+    while waiting:
+        part = waiting.pop()
+        if part.__class__ is not tuple or len(part) < 7 or part[4].__class__ is not ListSymbol:  # noqa: PLR2004
+            raise RefusedError("it is not described as pyarrow does it")
+        length, first = judge.reader.number(part[1]), judge.reader.number(part[3])
+        if length is None or first is None or min(length, first) < 0:
+            raise RefusedError("its length is none")
+        sizes = [_buffer_size(judge, buffer) for buffer in part[4]]
+        for size in sizes[:2]:
+            if size is not None and size * 8 < length:
+                raise RefusedError(f"{length} items in a buffer of {size} bytes")
+        if part[5].__class__ is ListSymbol:
+            waiting += part[5]
+    return callee
+
+
+def _buffer_size(judge: Judge, buffer: Symbol) -> int | None:
+    """Bytes in a buffer of an arrow array."""
+    if buffer.__class__ is not Call or str(buffer.callee) != "pyarrow.lib.py_buffer":
+        raise RefusedError("its buffers are not its own")
+    return _held(judge, buffer.args[0]) if buffer.args.__class__ is tuple and buffer.args else None
 
 
 def _torch_bytes(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
@@ -272,11 +365,16 @@ ARGUMENT_RULES: dict[str, ArgumentRule] = {
     "reconstruct-array": _reconstruct_array,
     "buffer-array": _buffer_array,
     "ufunc": _ufunc,
+    "array": _array,
     "constants": _constants,
     "fraction": _fraction,
     "masked-array": _masked_array,
     "torch-tensor": _torch_tensor,
     "torch-bytes": _torch_bytes,
+    "torch-type": _torch_type,
+    "stored-model": _stored_model,
+    "arrow-buffer": _arrow_buffer,
+    "arrow-array": _arrow_array,
     "bit-generator": _bit_generator,
     "generator": _generator,
 }

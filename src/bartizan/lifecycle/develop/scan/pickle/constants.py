@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import warnings
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 
@@ -105,7 +106,11 @@ def _integer(text: bytes) -> int:
 def _quoted(text: bytes) -> str:
     if len(text) < 2 or text[0] != text[-1] or text[:1] not in {b"'", b'"'}:  # noqa: PLR2004 -- two quotes
         raise BrokenPickleError("a string constant is not quoted")
-    return codecs.escape_decode(text[1:-1])[0].decode("latin-1")
+    if b"\\" not in text:
+        return text[1:-1].decode("latin-1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # an escape that Python only warns of
+        return codecs.escape_decode(text[1:-1])[0].decode("latin-1")
 
 
 def text_span(data: Buffer, pos: object) -> tuple[int, int] | None:

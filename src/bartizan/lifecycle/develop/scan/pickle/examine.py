@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bartizan.lifecycle.develop.scan.containers.legacy_torch import LegacyTorch
-from bartizan.lifecycle.develop.scan.limits import Meter
+from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.stream import Walk, walk
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.machine import Machine
+from bartizan.lifecycle.develop.scan.pickle.stream import SHARED_RULES, Walk, walk, walk_sharing
 from bartizan.lifecycle.develop.scan.rules import RULES
 from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source
 from bartizan.lifecycle.develop.scan.verdict import Report, Verdict
@@ -17,6 +19,11 @@ TRIVIAL = 3
 """Fewer opcodes than this are no pickle that anybody would append."""
 
 
+def _begins_signed(data: Buffer, at: int) -> bool:
+    """Whether a pickle with its signature lies at ``at``."""
+    return at + 1 < len(data) and data[at] == op.PROTO and data[at + 1] <= op.HIGHEST_PROTOCOL
+
+
 class PickleExaminer:
     """Examines one stream of pickles."""
 
@@ -26,6 +33,8 @@ class PickleExaminer:
         self.examine = examine
         self.draft = Draft(source, "pickle", meter.limits.findings)
         self.legacy: LegacyTorch | None = None
+        self.shared: Machine | None = None
+        """Ended the pickles so far as one ``Unpickler`` would that reads them all; None when that cannot be."""
         self.counts = dict.fromkeys(("pickles", "opcodes", "calls", "arrays", "names"), 0)
 
     def run(self, *, is_certain: bool) -> Report | None:
@@ -35,6 +44,7 @@ class PickleExaminer:
             return None
         self._take(first)
         if first.ended == "stop":
+            self.shared = first.machine
             self.legacy = LegacyTorch.begun_by(self.source.data, first)
             self._rest(first.end)
         self.draft.facts |= {key: count for key, count in self.counts.items() if count}
@@ -58,7 +68,7 @@ class PickleExaminer:
                 return
             if data[at] not in op.VALID:
                 break
-            following = self._walk(at)
+            following = self._share(self._walk(at))
             if not self._is_pickle(following):
                 break
             self._take(following)
@@ -68,13 +78,41 @@ class PickleExaminer:
         if bytes(data[at : at + 3]) not in LINE_BREAKS:
             self.draft.gap(at, len(data), "follow the pickle")
 
+    def _share(self, alone: Walk) -> Walk:
+        """Read a pickle with the memo of those before it as well; returns the reading that holds.
+
+        When one ``Pickler`` wrote them all, the pickle alone refers to entries that it does not have.
+        """
+        if self.shared is None or alone.arrays:
+            self.shared = None
+            return alone
+        try:
+            sharing = walk_sharing(self.source.data, alone.start, self.meter, self.shared)
+        except (LimitError, BrokenPickleError) as error:
+            self.shared = None
+            self._miss_sharing(str(error))
+            return alone
+        if sharing.ended == "limit":
+            self._miss_sharing(sharing.why)
+        self.shared = sharing.machine if sharing.ended == "stop" else None
+        if alone.ended == "malformed" and sharing.ended == "stop":
+            return sharing
+        for issue in sharing.issues:
+            if issue.rule in SHARED_RULES:
+                self.draft.fire(issue.rule, f"read with the memo of the pickle before: {issue.detail}", issue.offset)
+        return alone
+
+    def _miss_sharing(self, why: str) -> None:
+        self.draft.miss(f"{why} in all pickles together, so they were not read with one memo", rule="file/limit")
+
     def _is_pickle(self, one: Walk) -> bool:
         """Whether bytes without a signature turned out to be a pickle, whole or broken off on its way."""
         rules = {issue.rule for issue in one.issues}
         harm = any(RULES[rule].verdict is Verdict.DANGEROUS for rule in rules)
         if one.ended == "stop" and "pickle/malformed" not in rules:
-            is_signed = self.source.data[one.start] == op.PROTO
-            return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(self.source.data)
+            data = self.source.data
+            is_signed = data[one.start] == op.PROTO or _begins_signed(data, one.end)
+            return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(data)
         return one.calls > 0
 
     def _take(self, one: Walk) -> None:

@@ -11,14 +11,20 @@ from typing import NamedTuple
 from bartizan.lifecycle.develop.scan.limits import Limits
 from bartizan.lifecycle.develop.scan.pickle.arguments import ARGUMENT_RULES
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
-from bartizan.lifecycle.develop.scan.pickle.policy import Policy, translate
+from bartizan.lifecycle.develop.scan.pickle.policy import Policy, is_torch_script, translate
 from bartizan.lifecycle.develop.scan.pickle.reading import Reader
 from bartizan.lifecycle.develop.scan.pickle.states import STATE_RULES, RefusedError
-from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, Symbol, Use
+from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Entry, ListSymbol, Name, Symbol, Use
 
 FETCHING = frozenset({"getattr", "ufunc"})
 """Rules of callables that return something importable rather than an instance."""
 
+
+NEVER_HANDED_ON = frozenset({"getattr", "ufunc", "torch-bytes", "torch-type", "stored-model"})
+"""Rules of callables that nobody stores for later: whoever calls them then passes arguments that are not judged."""
+SMALL = 64
+SCRIPT_CLASS = Entry(Use.CALL | Use.NEW | Use.BUILD | Use.ITEMS)
+"""Classes of TorchScript, of which torch archives hold the source."""
 
 LONGEST_NAME = 4096
 
@@ -62,6 +68,8 @@ class Judge:
         self.persistent_ids: list[Persistent] = []
         self.names: dict[tuple[str, str], Name] = {}
         self._seen: set[tuple[str, str]] = set()
+        self._looked_through: dict[int, Symbol] = {}
+        """Large containers that were looked through, by identity."""
 
     def report(self, rule: str, detail: str, offset: int) -> None:
         """Note that a rule fired; the same rule with the same detail is noted once."""
@@ -84,7 +92,8 @@ class Judge:
         if found is None:
             if self.misread and name == "dtype" and module != "numpy":
                 raise BrokenPickleError(f"{module} has no dtype")
-            found = self.names[key] = Name(*key, offset, self.policy.entry(*key))
+            entry = SCRIPT_CLASS if self.torch and is_torch_script(key[0]) else self.policy.entry(*key)
+            found = self.names[key] = Name(*key, offset, entry)
             if not found.listed:
                 self._judge_import(found)
         return found
@@ -122,6 +131,8 @@ class Judge:
         """Judge an EXT opcode: a number that stands for whatever the loading program registered."""
         if code <= 0:
             raise BrokenPickleError(f"extension code {code} does not exist")
+        if self.misread:
+            raise BrokenPickleError(f"extension code {code} is not registered by any loader of arrays")
         self.report("pickle/extension-code", f"imports whatever is registered under extension code {code}", offset)
         name = Name("copyreg", f"<extension {code}>", offset, None)
         name.used = True
@@ -153,7 +164,7 @@ class Judge:
             if self.policy.danger(callee.module, callee.name) or callee.module in {"builtins", "types"}:
                 rule = "pickle/dangerous-callable"
             self.report(rule, f"constructs {callee}", offset)
-        elif not callee.uses & Use.NEW:
+        elif not callee.uses & Use.NEW or (callee.state_rule == "ndarray" and args != ()):
             self._refuse_use(callee, "constructed", args, offset)
         return Call(callee, args, callee)
 
@@ -188,6 +199,9 @@ class Judge:
     def _judge_odd_callee(self, callee: Symbol, args: Symbol, offset: int) -> Call:
         if callee.__class__ is not Call:
             raise BrokenPickleError("something that is no callable is called")
+        cls = _constructed_by_partial(callee)
+        if cls is not None and args == ():
+            return Call(callee, args, cls)
         self.report("pickle/computed-callable", f"calls the result of a call: {self._shown(callee, args)}", offset)
         return Call(callee, args, None)
 
@@ -218,6 +232,8 @@ class Judge:
             self.report("pickle/refused-state", f"attributes of {target} itself are changed", offset)
             return
         if target.__class__ is not Call:
+            if self.misread and state.__class__ is not tuple and not self.reader.is_none(state):
+                raise BrokenPickleError("something that takes no state is given one")
             self.report("pickle/refused-state", f"{self._expression(target)} takes no state", offset)
             return
         subject = target.subject
@@ -231,11 +247,25 @@ class Judge:
             )
         elif target.built:
             self.report("pickle/refused-state", f"{subject} is given a state twice", offset)
+        elif handed := self.handed_on(state):
+            self.report("pickle/refused-state", f"state of {subject}: {handed} is kept for a later call", offset)
         elif subject.state_rule:
             try:
                 STATE_RULES[subject.state_rule](self.reader, target, state)
             except RefusedError as refused:
                 self.report("pickle/refused-state", f"state of {subject}: {refused}", offset)
+
+    def handed_on(self, state: Symbol) -> Name | None:
+        """A callable in a state, or in a container of it, whose arguments could not be judged when it is called."""
+        for holder in (state, *(state if state.__class__ in {tuple, DictSymbol} else ())):
+            if holder.__class__ not in {tuple, ListSymbol, DictSymbol} or id(holder) in self._looked_through:
+                continue
+            if len(holder) > SMALL:
+                self._looked_through[id(holder)] = holder
+            for item in holder:
+                if item.__class__ is Name and item.args_rule in NEVER_HANDED_ON:
+                    return item
+        return None
 
     def persistent(self, pid: Symbol, offset: int) -> Call | Name:
         """Judge a persistent id: a reference that the loading program resolves.
@@ -245,6 +275,8 @@ class Judge:
         is_tuple = self.torch and pid.__class__ is tuple and len(pid) > 1
         if is_tuple and self.reader.text(pid[0]) == "module" and pid[1].__class__ is Name:
             return pid[1]
+        if self.misread and not self.torch:
+            raise BrokenPickleError("loaders of arrays resolve no persistent ids")
         if self.torch:
             self.persistent_ids.append(Persistent(pid, offset))
         else:
@@ -256,6 +288,17 @@ class Judge:
         for name in self.names.values():
             if not name.listed and not name.used:
                 self.report("pickle/unlisted-name", f"imports {name}", name.offset)
+
+
+def _constructed_by_partial(callee: Call) -> Name | None:
+    """The class of ``partial(Class.__new__, Class, ...)``, the way protocols 2 and 3 write ``NEWOBJ_EX``."""
+    if str(callee.callee) != "functools.partial" or callee.state.__class__ is not tuple or len(callee.state) < 2:  # noqa: PLR2004
+        return None
+    maker, args = callee.state[:2]
+    cls = args[0] if args.__class__ is tuple and args else None
+    if maker.__class__ is not Name or cls.__class__ is not Name or not maker.name.endswith(".__new__"):
+        return None
+    return cls if maker.listed and cls.listed and cls.uses & Use.NEW else None
 
 
 def _may_be_text(symbol: Symbol) -> bool:

@@ -108,6 +108,18 @@ class Machine:
         self.why = ""
         """Why it ended other than by STOP."""
 
+    def inherit(self, before: Machine) -> None:
+        """Begin with the memo that another machine on the same bytes ended with, which loses it.
+
+        Raises:
+            LimitError: it has too many entries.
+            BrokenPickleError: it cannot be worked out.
+        """
+        before.settle()
+        self.memo, before.memo = before.memo, []
+        self.sparse, before.sparse = before.sparse, {}
+        self.is_dense = not self.sparse
+
     def run(self, start: int = 0) -> int:
         """Walk the pickle that begins at ``start``; returns the offset after the last opcode carried out."""
         self.start = self.pos = self.frame_end = start

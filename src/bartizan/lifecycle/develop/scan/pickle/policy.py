@@ -19,6 +19,8 @@ from bartizan.core.digest import Digest, digest_json
 from bartizan.lifecycle.develop.scan.pickle.values import Entry, Use
 
 SCHEMA = 1
+TORCH_SCRIPT = "__torch__"
+"""Package of all classes of TorchScript. Python has none of that name."""
 FIX_IMPORTS_BELOW = 3
 """Protocols below this have their Python 2 names translated by the unpickler."""
 
@@ -54,6 +56,11 @@ class Policy(msgspec.Struct, frozen=True):
             if known:
                 return known
         return ""
+
+
+def is_torch_script(module: str) -> bool:
+    """Whether a module is one of TorchScript's, which only torch archives have."""
+    return module == TORCH_SCRIPT or module.startswith(f"{TORCH_SCRIPT}.")
 
 
 def translate(module: str, name: str, protocol: int) -> tuple[str, str]:

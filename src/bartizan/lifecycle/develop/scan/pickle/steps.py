@@ -26,6 +26,8 @@ KEPT_ITEMS = 512
 """Dicts and tuples with more items than this keep only those that are no constants."""
 KEPT_BYTES = 1 << 14
 """The same for a dict that was filled by one run."""
+ABSURD = 1 << 36
+"""More bytes than any constant has; CPython 3.8 to 3.13 make room for all of them before they read the first."""
 
 
 def _not_constant(items: list[Symbol]) -> list[Symbol]:
@@ -51,6 +53,11 @@ def _load_frame(machine: Machine, pos: int) -> int:
 
 
 def _load_counted(machine: Machine, pos: int) -> int:
+    width = op.COUNTED[machine.data[pos]][0]
+    if width == 8:  # noqa: PLR2004 -- only these can announce that much
+        size = struct.unpack_from("<Q", machine.data, pos + 1)[0]
+        if size > ABSURD and size > len(machine.data):
+            machine.judge.report("pickle/allocation", f"{size} bytes are announced and not there", pos)
     end = constants.counted_span(machine.data, pos)[1]
     machine.stack.append(pos)
     return end

@@ -33,6 +33,11 @@ MISREAD_RULES = frozenset(
 """What counts when bytes are read as opcodes that nobody wrote as such; the rest is what garbage looks like."""
 
 
+SHARED_RULES = frozenset({"pickle/dangerous-callable"})
+"""What counts when a pickle is read with the memo of the one before it. Nearly every such reading is garbage in
+which one text stands for another, so only names count that nobody can have meant."""
+
+
 class Walk(NamedTuple):
     """One pickle that was walked."""
 
@@ -51,6 +56,7 @@ class Walk(NamedTuple):
     persistent_ids: tuple[Persistent, ...]
     top: Symbol
     judge: Judge
+    machine: Machine
 
 
 def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_arrays: bool = True) -> Walk:
@@ -74,6 +80,23 @@ def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_ar
     machine = _run(data, start, meter, judge, arrays)
     if arrays is not None and arrays.first >= 0 and arrays.first < len(data) and data[arrays.first] in op.VALID:
         _judge_misreading(data, start, meter, judge)
+    return _walked(start, machine, judge, nested_opcodes[0])
+
+
+def walk_sharing(data: Buffer, start: int, meter: Meter, before: Machine) -> Walk:
+    """Walk the pickle at ``start`` with the memo that an earlier one left behind, which is spent on it.
+
+    ``pickle.Unpickler`` keeps its memo from one ``load`` to the next, ``pickle.load`` does not. Memo entries that
+    ``MEMOIZE`` adds therefore have other numbers, and what is fetched from the memo may be something else.
+    """
+    judge = Judge(data, load_policy(), meter.limits)
+    machine = Machine(data, judge, meter, STEPS)
+    machine.inherit(before)
+    machine.run(start)
+    return _walked(start, machine, judge, 0)
+
+
+def _walked(start: int, machine: Machine, judge: Judge, nested_opcodes: int) -> Walk:
     judge.finish()
     return Walk(
         start=start,
@@ -82,7 +105,7 @@ def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_ar
         why=machine.why,
         issues=tuple(sorted(judge.issues, key=lambda issue: issue.offset)),
         dropped=judge.dropped,
-        opcodes=machine.opcodes + nested_opcodes[0],
+        opcodes=machine.opcodes + nested_opcodes,
         calls=machine.calls,
         arrays=machine.arrays,
         names=len(judge.names),
@@ -90,6 +113,7 @@ def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_ar
         persistent_ids=tuple(judge.persistent_ids),
         top=machine.stack[-1] if machine.stack else None,
         judge=judge,
+        machine=machine,
     )
 
 

@@ -3,7 +3,7 @@
 Ids never change their meaning and are never reused. One file per family of formats.
 """
 
-from bartizan.lifecycle.develop.scan.rules import archives, arrays, files, pickle
+from bartizan.lifecycle.develop.scan.rules import archives, arrays, executables, files, graphs, keras, native, pickle, repositories, text, torch_script
 from bartizan.lifecycle.develop.scan.rules.rule import CONTROLS, Rule
 
 RULES: dict[str, Rule] = {
@@ -12,7 +12,14 @@ RULES: dict[str, Rule] = {
         pickle,
         arrays,
         archives,
+        executables,
         files,
+        graphs,
+        keras,
+        native,
+        text,
+        torch_script,
+        repositories,
     )
     for rule in family.RULES
 }
