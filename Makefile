@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test lint bench docs trace fuzz soak lock clean
+.PHONY: demo test lint bench docs trace fuzz matrix soak lock clean
 
 $(VENV)/run: requirements/run.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -46,6 +46,10 @@ trace: $(VENV)/dev ## Which catalogue items have a passing acceptance test; writ
 
 fuzz: $(VENV)/dev ## Mutate every parser for a long time: make fuzz SECONDS=3600
 	for script in tests/fuzz/fuzz_*.py; do $(BIN)/python $$script --seconds $(or $(SECONDS),600) || exit 1; done
+
+matrix: $(VENV)/dev ## Scan what many versions of the frameworks save, and what the installed packages ship (slow; needs uv).
+	$(BIN)/python tests/matrix/run.py build/matrix
+	$(BIN)/python tests/matrix/installed.py
 
 soak: $(VENV)/dev ## The slow tests.
 	$(BIN)/python -m pytest -m slow

@@ -19,7 +19,7 @@ import test_scan_any_bytes as formats  # noqa: E402 -- found through the path se
 import test_scan_differential as differential  # noqa: E402
 
 from bartizan.lifecycle.develop.scan import scan_bytes  # noqa: E402
-from fixtures.hostile_models import DANGEROUS, SUSPECT  # noqa: E402
+from fixtures.corpus import gathered  # noqa: E402
 
 LARGEST = 100_000
 SLOW_SECONDS = 10.0
@@ -27,7 +27,7 @@ SLOW_SECONDS = 10.0
 
 def starts():
     """Files to mutate."""
-    everything = [*formats.FORMATS, *differential.seeds(), *DANGEROUS.values(), *SUSPECT.values()]
+    everything = [*formats.FORMATS, *differential.seeds(), *gathered("DANGEROUS", "SUSPECT", "BENIGN").values()]
     return [data for data in everything if len(data) <= LARGEST]
 
 

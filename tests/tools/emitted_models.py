@@ -53,8 +53,20 @@ def containers():
     yield from (getattr(math, name) for name in ("sqrt", "log", "log2", "log10", "log1p", "exp", "expm1", "sin", "cos"))
     yield from (getattr(math, name) for name in ("tan", "tanh", "floor", "ceil", "fabs", "isnan", "isfinite"))
     yield from (operator.add, operator.sub, operator.truediv, operator.neg, operator.eq, operator.lt, operator.gt)
-    yield from (array.array("d", [1.0]), array.array("i", [1]), random.Random(0), re.IGNORECASE, zoneinfo.ZoneInfo("UTC"))
-    yield from (UserDict(a=1), UserList([1]), UserString("a"), inspect.Parameter.empty, ipaddress.ip_address("127.0.0.1"))
+    yield from (
+        array.array("d", [1.0]),
+        array.array("i", [1]),
+        random.Random(0),
+        re.IGNORECASE,
+        zoneinfo.ZoneInfo("UTC"),
+    )
+    yield from (
+        UserDict(a=1),
+        UserList([1]),
+        UserString("a"),
+        inspect.Parameter.empty,
+        ipaddress.ip_address("127.0.0.1"),
+    )
     yield from (functools.partial(int, base=2), operator.itemgetter(1), operator.attrgetter("a"), re.compile("a+"))
 
 

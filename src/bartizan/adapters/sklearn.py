@@ -7,15 +7,12 @@ their digest is known. No framework is imported on this side.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,15 +21,13 @@ from numpy.typing import NDArray
 from bartizan.core.digest import Digest, short
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.system import Artefact, System
-from bartizan.targets.isolated import Isolated, Limits
+from bartizan.targets.isolated import PROCESS, Isolated, Limits, hand_over
 from bartizan.targets.protocol import Access, Labels, Rows, Scores
 from bartizan.targets.table import MAX_CLASSES, MAX_COLUMNS, read_columns
 
-COMMAND = (sys.executable, "-I", "-m", "bartizan.adapters.sklearn_host")
+COMMAND = (*PROCESS, "bartizan.adapters.sklearn_host")
 VICTIM = 0
 """Handle of the declared model in its process; fitted models have higher ones."""
-MAX_MODEL_BYTES = 1 << 31
-CHUNK = 1 << 20
 _NUMBER = 8
 
 
@@ -50,7 +45,7 @@ class SklearnTargets:
         Raises:
             WorkError: the model's digest has no clean scan.
             ArtefactError: the file is not what was scanned, or holds no classifier that fits the data.
-            SandboxError: the process died, hung or broke a limit.
+            SandboxError: the process is not confined as required, died, hung or broke a limit.
         """
         if not self._has_clean_scan(model.digest):
             raise WorkError(
@@ -185,18 +180,8 @@ class SklearnTarget:
 
 def _load(process: Isolated, path: Path, digest: Digest) -> Facts:
     """Let the process load the file, once its bytes are known to be those that were scanned."""
-    seconds, state = process.limits.start_seconds, hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_MODEL_BYTES:
-                raise ArtefactError(f"{path.name} has {size} bytes; models of up to {MAX_MODEL_BYTES} are loaded")
-            process.exchange({"do": "keep"}, _chunks(file, size, state), length=size, seconds=seconds)
-    except OSError as error:
-        raise ArtefactError(f"{path.name} cannot be read: {error.strerror or error}") from error
-    if state.hexdigest() != digest:
-        raise ArtefactError(f"{path.name} has changed since it was digested", remedy="run the command again.")
-    reply, _ = process.exchange({"do": "load"}, seconds=seconds)
+    hand_over(process, path, digest)
+    reply, _ = process.exchange({"do": "load"}, seconds=process.limits.start_seconds)
     if reply.error:
         raise ArtefactError(
             f"{path.name} is no model that can be asked: {reply.words}",
@@ -206,15 +191,6 @@ def _load(process: Isolated, path: Path, digest: Digest) -> Facts:
         return msgspec.msgpack.decode(reply.facts, type=Facts)
     except msgspec.DecodeError as error:
         process.condemn(f"says impossible things of its model ({error})")
-
-
-def _chunks(file: BinaryIO, size: int, state: Any) -> Iterator[memoryview]:
-    """``size`` bytes, each digested; zeros where the file has become shorter meanwhile."""
-    while size:
-        chunk = file.read(min(CHUNK, size)) or bytes(min(CHUNK, size))
-        state.update(chunk)
-        size -= len(chunk)
-        yield memoryview(chunk)
 
 
 def _check_names(system: System, model: Artefact, names: tuple[str, ...]) -> None:

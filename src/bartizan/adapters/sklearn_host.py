@@ -1,57 +1,38 @@
 """The process that holds a scikit-learn model: reads commands from a socket, answers with numbers.
 
 Started by ``bartizan.adapters.sklearn`` through ``bartizan.targets.isolated``, which defines the
-protocol. It is the only place where a model file is unpickled.
+protocol; confined before this module is imported.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-import os
-import resource
-import socket
-import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import joblib
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import InconsistentVersionWarning
 
-LENGTH = 4
-MAX_FILES = 64
-
+from bartizan.targets.hosting import Answer, Command, Refusal
+from bartizan.targets.hosting import Question as AnyQuestion
 
 MAX_VALUE = 200
 """Longest text of one class value that is told."""
 
 
-class Refusal(Exception):  # noqa: N818 - it becomes an answer, not an error of this process
-    """What was asked cannot be done; the message goes back."""
+class Question(AnyQuestion, kw_only=True):
+    """One command. What follows it are rows, then labels; or a file."""
 
-
-class Question(msgspec.Struct, kw_only=True):
-    """One command."""
-
-    do: str
-    bytes: int
-    """How much follows."""
     rows: int = 0
     model: int = 0
     """Handle: 0 is the declared model."""
     seed: int = 0
     drop: tuple[int, ...] = ()
     """Handles that are no longer needed."""
-    data: bytearray = msgspec.field(default_factory=bytearray)
-    """What followed: rows, then labels; or a file."""
-
-
-Answer = dict[str, Any] | NDArray[Any]
 
 
 class Host:
@@ -62,6 +43,16 @@ class Host:
         self.classes: NDArray[Any] = np.empty(0)
         self.models: dict[int, Any] = {}
         self.file = bytearray()
+
+    def dropping(self, command: Command[Question]) -> Command[Question]:
+        """The command, after models that nobody needs any longer have been let go."""
+
+        def answer(question: Question) -> Answer:
+            for handle in question.drop:
+                self.models.pop(handle, None)
+            return command(question)
+
+        return answer
 
     def keep(self, question: Question) -> Answer:
         """Take the model file. It is loaded only when the other side has seen that it is the right one."""
@@ -92,7 +83,7 @@ class Host:
 
     def labels(self, question: Question) -> Answer:
         """Class indices, ``(rows,)``."""
-        return _places(self.classes, self.models[question.model].predict(self._rows(question)))
+        return _places(self.classes, self.models[question.model].predict(self._rows(question))).tobytes()
 
     def scores(self, question: Question) -> Answer:
         """Probabilities, ``(rows, classes)``; 0 for classes that a model fitted later never saw."""
@@ -100,7 +91,7 @@ class Host:
         answers = np.asarray(model.predict_proba(self._rows(question)), dtype=np.float64)
         scores = np.zeros((len(answers), len(self.classes)))
         scores[:, _places(self.classes, model.classes_)] = answers
-        return scores
+        return scores.tobytes()
 
     def fit(self, question: Question) -> Answer:
         """Fit a clone of the pipeline to other data and keep it under the handle given."""
@@ -148,64 +139,14 @@ def _places(classes: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
     return places.astype("<i8")
 
 
-def serve(channel: socket.socket) -> None:
-    """Answer until the other side hangs up."""
+def commands() -> dict[str, Command[Question]]:
+    """What this host can be asked; see ``bartizan.targets.hosting``."""
     host = Host()
-    commands = {"keep": host.keep, "load": host.load, "labels": host.labels, "scores": host.scores, "fit": host.fit}
-    decoder = msgspec.msgpack.Decoder(Question)
-    while head := _read(channel, LENGTH):
-        question = decoder.decode(_read(channel, int.from_bytes(head, "big")))
-        question.data = _read(channel, question.bytes)
-        for handle in question.drop:
-            host.models.pop(handle, None)
-        reply, body = _answer(commands[question.do], question)
-        packed = msgspec.msgpack.encode(reply)
-        channel.sendall(len(packed).to_bytes(LENGTH, "big") + packed)
-        channel.sendall(body)
-
-
-def _answer(command: Callable[[Question], Answer], question: Question) -> tuple[dict[str, Any], bytes]:
-    try:
-        answer = command(question)
-    except MemoryError:
-        return {"error": "memory"}, b""
-    except Refusal as refusal:
-        return {"error": "refused", "what": str(refusal)}, b""
-    except Exception as error:  # noqa: BLE001 - whatever a model raises is an answer
-        return {"error": "failed", "what": f"{type(error).__name__}: {error}"}, b""
-    return (answer, b"") if isinstance(answer, dict) else ({}, answer.tobytes())
-
-
-def _read(channel: socket.socket, size: int) -> bytearray:
-    """So many bytes; none when the other side has hung up."""
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        count = channel.recv_into(view)
-        if not count:
-            return bytearray()
-        view = view[count:]
-    return data
-
-
-def main(memory: int, seconds: int) -> None:
-    """Take over the socket, accept the limits, and serve."""
-    channel = socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    for kind, limit in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, MAX_FILES),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        resource.setrlimit(kind, (limit, limit))
-    warnings.simplefilter("ignore")
-    serve(channel)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    named: dict[str, Command[Question]] = {
+        "keep": host.keep,
+        "load": host.load,
+        "labels": host.labels,
+        "scores": host.scores,
+        "fit": host.fit,
+    }
+    return {name: host.dropping(command) for name, command in named.items()}

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("record:record", "Run a command and sign what it was made of: SLSA provenance."),
     "trace": ("trace:trace", "From an artefact back to its batches, sources, contributors and signers."),
     "update": ("update:update", "Signed update packages: pack, verify, activate."),
+    "intake": ("intake:intake", "Take in models and data of others: quarantine, scan, ask, decide."),
+    "supplier": ("supplier:supplier", "Suppliers: what they are held to, and what may come from them."),
     "bom": ("bom:bom", "Bills of materials (CycloneDX): write, compare, search."),
     "vulns": ("vulns:vulns", "Known vulnerabilities of packages, from a local OSV copy."),
     "decide": ("decide:decide", "Record a person's decision."),

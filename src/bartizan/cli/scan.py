@@ -76,7 +76,7 @@ def scan(
              bartizan scan downloads/ --baseline baseline.json --sarif findings.sarif
              curl -s https://example.org/model.pt | bartizan scan -
     """
-    accepted = _policy(ctx, policy, policy_key)
+    accepted = read_scan_policy(ctx, policy, policy_key)
     earlier = read_baseline(read_small(baseline)) if baseline else frozenset[Digest]()
     with _progress() as progress:
         reports = [_scan(path, jobs, progress) for path in paths]
@@ -141,7 +141,8 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     sys.stderr.write("\r" + " " * width + "\r")
 
 
-def _policy(ctx: click.Context, policy: Path | None, trusted: tuple[Path, ...]) -> Policy | None:
+def read_scan_policy(ctx: click.Context, policy: Path | None, trusted: tuple[Path, ...]) -> Policy | None:
+    """The signed policy in a file, if one is given; without keys those of the project's deciders are trusted."""
     if policy is None:
         return None
     return open_policy(read_small(policy, 3 * MAX_BYTES), _given_keys(trusted) or _keys_of_project(ctx))

@@ -1,8 +1,11 @@
 """An isolated process: does dangerous work within limits, and is believed nothing.
 
 The process inherits a socket as its standard input and no other descriptor, and next to no
-environment; it is told its limits and sets them itself before it touches anything dangerous. What
-comes back is bounded in size and time before it is looked at.
+environment; it is told its limits and confines itself (``bartizan.targets.confine``) before it touches
+anything dangerous. What comes back is bounded in size and time before it is looked at.
+
+A file is given over by ``hand_over`` only: it is read once, and the process is not told to use it before
+the bytes that it was sent have the digest that was scanned. Nobody can exchange them in between.
 
 Message: a length (4 bytes, big endian), that many bytes of msgpack, then bytes whose number the
 asking side knows: announced in a question, expected in an answer. An answer with an error has none.
@@ -10,16 +13,23 @@ asking side knows: announced in a question, expected in an answer. An answer wit
 
 from __future__ import annotations
 
+import hashlib
+import os
 import signal
 import socket
+import stat
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn
 
 import msgspec
 
-from bartizan.core.errors import SandboxError
+from bartizan.core.digest import Digest
+from bartizan.core.errors import ArtefactError, InputError, SandboxError
+from bartizan.targets.confine import LAYERS
 
 MAX_HEADER = 1 << 20
 MAX_WORDS = 500
@@ -27,6 +37,10 @@ MAX_WORDS = 500
 LAST_WORDS_SECONDS = 1.0
 """Time in which a process whose socket is closed has to be dead."""
 SEND_BUFFER = 1 << 20
+PROCESS = (sys.executable, "-I", "-m", "bartizan.targets")
+"""How a confined process is started; the module with its commands comes next."""
+MAX_FILE_BYTES = 1 << 31
+CHUNK = 1 << 20
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,6 +63,39 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time for one call."""
     fit_seconds: float = 900.0
     """Wall time for one training run."""
+    require: tuple[str, ...] = ("limits",)
+    """Layers of confinement without which nothing is handed over; see ``bartizan.targets.confine``."""
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """Which layers hold a process."""
+
+    in_force: tuple[str, ...]
+    missing: dict[str, str]
+    """Layer to why it is not in force."""
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        lacking = "; ".join(f"not in force: {name} ({reason})" for name, reason in self.missing.items())
+        return ", ".join(self.in_force) + (f"; {lacking}" if lacking else "")
+
+
+def required_layers(text: str) -> tuple[str, ...]:
+    """Layers that a setting names, separated by commas; ``all`` are all.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if names == ("all",):
+        return LAYERS
+    if unknown := [name for name in names if name not in LAYERS]:
+        raise InputError(
+            f"there is no layer of confinement called {unknown[0]!r}",
+            remedy=f"choose from {', '.join(LAYERS)}, or all.",
+        )
+    return names
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +126,7 @@ class Isolated:
     def __init__(self, command: Sequence[str], name: str, limits: Limits) -> None:
         self.limits = limits
         self._name = name
+        self._confinement: Confinement | None = None
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -92,6 +140,35 @@ class Isolated:
                 cwd="/",
                 start_new_session=True,
             )
+
+    def confinement(self) -> Confinement:
+        """What holds the process, as it says itself before it has seen anything dangerous.
+
+        Raises:
+            SandboxError: a required layer is not in force, or the process cannot be started here.
+        """
+        if self._confinement is None:
+            reply, _ = self.exchange({"do": "confinement"}, seconds=self.limits.start_seconds)
+            try:
+                state = msgspec.msgpack.decode(reply.facts, type=dict[str, str])
+            except msgspec.DecodeError:
+                self.condemn("broke the protocol")
+            missing = {name: why for name in LAYERS if (why := state.get(name, "not known to the process"))}
+            in_force = tuple(name for name in LAYERS if name not in missing)
+            self._confinement = Confinement(in_force=in_force, missing=missing)
+        self._insist(self._confinement)
+        return self._confinement
+
+    def _insist(self, confinement: Confinement) -> None:
+        lacking = [name for name in self.limits.require if name not in confinement.in_force]
+        if not lacking:
+            return
+        self.close()
+        reasons = "; ".join(f"{name} ({confinement.missing.get(name, 'no such layer')})" for name in lacking)
+        raise SandboxError(
+            f"{self._name!r} is not loaded, because its process would not be confined as required: {reasons}",
+            remedy="run it where the kernel offers this, or require less (BARTIZAN_CONFINEMENT).",
+        )
 
     def exchange(
         self,
@@ -179,3 +256,46 @@ class Isolated:
 def _left(deadline: float) -> float:
     """Seconds until the deadline; a hair when it has passed, since 0 would mean something else to a socket."""
     return max(deadline - time.monotonic(), 1e-3)
+
+
+def hand_over(process: Isolated, path: Path, digest: Digest) -> None:
+    """Give a confined process a file, as the command ``keep``, when its bytes are those that were scanned.
+
+    The process only keeps them; whoever calls may tell it to use them after this has returned.
+
+    Raises:
+        ArtefactError: the file cannot be read, is too large, or is not what was scanned.
+        SandboxError: the process is not confined as required, died, hung or broke a limit.
+    """
+    process.confinement()
+    state = hashlib.sha256()
+    try:
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise ArtefactError(f"{path.name} has {size} bytes; models of up to {MAX_FILE_BYTES} are loaded")
+            parts = _chunks(file, size, state)
+            process.exchange({"do": "keep"}, parts, length=size, seconds=process.limits.start_seconds)
+    except OSError as error:
+        raise ArtefactError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    if state.hexdigest() != digest:
+        process.close()
+        raise ArtefactError(f"{path.name} has changed since it was digested", remedy="run the command again.")
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file; nothing that blocks, or answers differently each time, is opened."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtefactError(f"{path.name} is no regular file", remedy="give the path of a model file.")
+    return os.fdopen(descriptor, "rb")
+
+
+def _chunks(file: BinaryIO, size: int, state: Any) -> Iterator[memoryview]:
+    """``size`` bytes, each digested; zeros where the file has become shorter meanwhile."""
+    while size:
+        chunk = file.read(min(CHUNK, size)) or bytes(min(CHUNK, size))
+        state.update(chunk)
+        size -= len(chunk)
+        yield memoryview(chunk)

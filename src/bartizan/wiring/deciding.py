@@ -51,8 +51,8 @@ def decide(workspace: Workspace, asked: Asked) -> Decided:
     now = situation(workspace, workspace.system())
     artefact = _artefact(now, asked.about)
     _known_concerns(asked.concerns)
-    signer = workspace.signer(asked.key or _key_for(workspace, asked.role))
-    _may(workspace, signer.keyid, asked.role)
+    signer = workspace.signer(asked.key or key_for(workspace, asked.role))
+    may_decide(workspace, signer.keyid, asked.role)
     expires = deadline(asked.expires, now.now)
     if expires <= now.now:
         raise InputError(f"{asked.expires} is over already", remedy="give a later end, such as 90d.")
@@ -96,7 +96,7 @@ def _known_concerns(concerns: tuple[str, ...]) -> None:
             raise InputError(f"the catalogue has no {concern!r}", remedy=f"{hint}.")
 
 
-def _key_for(workspace: Workspace, role: str) -> str:
+def key_for(workspace: Workspace, role: str) -> str:
     """The key that is here of whoever holds a role; the role's own name when nobody or several do."""
     with workspace.view() as view:
         holders = [who.id for who in view.trust.principals if role in who.roles and not who.service]
@@ -108,7 +108,12 @@ def _documents(now: Situation) -> dict[str, Digest]:
     return {name: digest for name, digest in now.current.items() if name.startswith("document:")}
 
 
-def _may(workspace: Workspace, keyid: str, role: str) -> None:
+def may_decide(workspace: Workspace, keyid: str, role: str) -> None:
+    """Refuse a key that may not decide in a role.
+
+    Raises:
+        TrustError: the trust document does not let its owner decide so.
+    """
     with workspace.view() as view:
         trust = view.trust
     principal = trust.principal_of(keyid)
@@ -128,7 +133,7 @@ def revoke(workspace: Workspace, target: str, what: str, *, reason: str, effecti
     Raises:
         InputError: ``what`` is no digest (and no declared artefact), or the date cannot be read.
     """
-    signer = workspace.signer(key or _key_for(workspace, "security"))
+    signer = workspace.signer(key or key_for(workspace, "security"))
     digest = _target(workspace, target, what)
     _may_revoke(workspace, signer, target, digest)
     predicate = predicates.Revocation(

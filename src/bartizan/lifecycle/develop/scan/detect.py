@@ -43,12 +43,15 @@ def detect(data: Buffer) -> str:
         return "pickle"
     if is_header(data):
         return "tar"
+    return _by_magic(data) or ("maybe-pickle" if data[0] in op.VALID else "unknown")
+
+
+def _by_magic(data: Buffer) -> str:
+    """Kind by fixed bytes, wherever the format has them; empty when there are none."""
     for each in MAGIC:
         if any(bytes(data[at : at + len(magic)]) == magic for at, magic in each.magics):
             return each.kind
-    if _is_zlib(data):
-        return "zlib"
-    return "maybe-pickle" if data[0] in op.VALID else "unknown"
+    return "zlib" if _is_zlib(data) else ""
 
 
 def front(data: Buffer) -> str:

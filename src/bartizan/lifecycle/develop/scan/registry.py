@@ -183,13 +183,19 @@ RECOGNISED: tuple[Format, ...] = (
     Format("gif", recogniser="formats.images:is_gif", examiner="formats.images:examine_gif"),
     Format("bmp", recogniser="formats.images:is_bmp", examiner="formats.images:examine_bmp"),
     Format("text", recogniser="formats.text:is_text", examiner="formats.text:examine_text"),  # last: any text is text
+    Format(
+        "script",  # behind text, which is read: what stays are scripts with a payload of other bytes
+        recogniser="formats.executable:is_started_script",
+        examiner="formats.executable:examine_started_script",
+        loadable=True,
+    ),
 )
 """Told by a recogniser, asked in this order; the earlier ones are the stricter ones."""
 
 FORMATS: dict[str, Format] = {each.kind: each for each in (*MAGIC, *OTHER, *RECOGNISED)}
 """All formats by kind."""
 
-FOLDER_EXAMINERS: tuple[str, ...] = ("formats.repository:examine_folder",)
+FOLDER_EXAMINERS: tuple[str, ...] = ("formats.repository:examine_folder", "formats.coreml:examine_packages",)
 """``module:function`` of what looks at a folder as a whole once its files have been examined."""
 
 LOADABLE = frozenset({"joblib", "keras", "skops", "torch"}) | {each.kind for each in FORMATS.values() if each.loadable}

@@ -73,7 +73,8 @@ class Scan:
     def _other_readings(self, kind: str, source: Source, report: Report) -> list[Report]:
         """The same bytes as other loaders read them: ``torch.load`` asks for zip, then tar, then pickle."""
         readings = []
-        if kind != "zip" and report.format != "zip" and _has_directory(source):
+        is_archive = kind in {"tar", "7z"}
+        if kind not in {"zip", "tflite"} and report.format != "zip" and _has_directory(source, in_archive=is_archive):
             readings.append(examine_zip(source.child("<archive at the end>", source.data), self.meter, self.examine))
         if kind != "tar" and is_header(source.data):
             readings.append(self._examine_as("tar", source.child("<tar archive from the front>", source.data)))
@@ -87,7 +88,9 @@ class Scan:
             return Draft(source, "empty", self.limits.findings).close()
         if examine := registry.examiner(kind):
             examined = cast("Report", examine(source, self.meter, self.examine))
-            return self._examine_opcodes(source, examined) if source.data[0] in VALID and kind != "pickle" else examined
+            # A zip archive begins with the opcode of a persistent id, at which every plain unpickler stops.
+            may_run = source.data[0] in VALID and kind not in {"pickle", "zip"}
+            return self._examine_opcodes(source, examined) if may_run else examined
         if source.data[0] in VALID:
             report = examine_maybe_pickle(source, self.meter, self.examine)
             if report is not None:
@@ -212,12 +215,17 @@ def _list(folder: str, draft: Draft) -> list[os.DirEntry[str]]:
         return []
 
 
-def _has_directory(source: Source) -> bool:
-    """Whether an archive's directory, with at least one member, ends these bytes."""
+def _has_directory(source: Source, *, in_archive: bool) -> bool:
+    """Whether an archive's directory, with at least one member, ends these bytes.
+
+    In another archive it has to end them exactly, or count from their beginning: zip files may lie in it as they are.
+    """
     if EOCD_MAGIC not in bytes(source.data[-0x10000 - 22 :]):
         return False
     end = find_end(source.data)
     if end is None or end.directory_size < CENTRAL.size:
+        return False
+    if in_archive and end.prefix and end.end < len(source.data):
         return False
     return bytes(source.data[end.directory : end.directory + 4]) == b"PK\x01\x02"
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan.lifecycle.develop.scan import Limits, Report, scan_bytes
-from fixtures.hostile_models import DANGEROUS, SUSPECT, torch_archive, zipped
+from fixtures.corpus import gathered
+from fixtures.hostile_models import torch_archive, zipped
 
 MAGICS = [
     b"\x80\x04",
@@ -58,7 +59,7 @@ def test_random_bytes_end_in_a_report(data, magic):
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_files_of_every_format_end_in_a_report(seed):
     rng = random.Random(seed)
-    starts = [*FORMATS, *(data for data in [*DANGEROUS.values(), *SUSPECT.values()] if len(data) < 5000)]
+    starts = [*FORMATS, *(data for data in gathered("DANGEROUS", "SUSPECT", "BENIGN").values() if len(data) < 5000)]
     for _ in range(700):
         data = bytearray(rng.choice(starts))
         for _ in range(rng.randint(1, 6)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 
-from bartizan.cli.main import main
+from bartizan.cli.scan import scan
 from bartizan.core.finding import Severity
 from bartizan.lifecycle.develop.scan import RULES, Coverage, Limits, Verdict, scan_bytes, scan_path
 from fixtures.corpus import FAMILIES, folders, gathered, vectors, write
@@ -64,14 +65,16 @@ def test_the_corpus_is_as_large_as_promised():
 @pytest.mark.control("2.1-n")
 @pytest.mark.control("2.4-d")
 @pytest.mark.parametrize(("kind", "expected"), [("DANGEROUS", 1), ("SUSPECT", 1), ("BENIGN", 0)])
-def test_the_command_line_says_the_same(kind, expected, tmp_path, capsys):
+def test_the_command_line_says_the_same(kind, expected, tmp_path):
     everything = gathered(kind)
+    path = tmp_path / "model.bin"
     for name in list(everything)[:: max(1, len(everything) // 25)]:
-        path = tmp_path / "model.bin"
         path.write_bytes(everything[name])
-        assert main(["scan", str(path), "--format", "json"]) == expected, name
-        said = json.loads(capsys.readouterr().out)
+        result = CliRunner().invoke(scan, [str(path), "--json"], standalone_mode=False)
+        assert result.return_value == expected, name
+        (said,) = json.loads(result.stdout)
         assert (said["verdict"] == "clean") is (expected == 0), name
+        assert said["exit_code"] == expected
 
 
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "weights.npy", "config.json", "model"])
@@ -91,7 +94,12 @@ def test_a_pickle_under_a_safe_name_is_a_finding_of_its_own():
 @pytest.mark.control("2.1-n")
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("notes.md", b"# A model\n"), ("model.h5", b"\x89HDF\r\n\x1a\n123"), ("x.gguf", b"GGUF\x03"), ("x", b"\x00" * 40)],
+    [
+        ("notes.md", b"\x00\x01\x02 no text"),
+        ("model.h5", b"\xfe\xedHDF\r\n\x1a\n123"),
+        ("x.onnx", b"\xff" * 40),
+        ("x", b"\x00" * 40),
+    ],
 )
 def test_an_unknown_format_is_refused(name, data):
     report = scan_bytes(data, name)

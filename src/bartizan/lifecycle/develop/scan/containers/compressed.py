@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import lzma
 import zlib
 from collections.abc import Callable
@@ -142,9 +143,7 @@ def unpack(
     return result
 
 
-def _all_streams(
-    data: Buffer, make: Callable[[], Decompressor], meter: Meter, result: Unpacked, *, most: int
-) -> None:
+def _all_streams(data: Buffer, make: Callable[[], Decompressor], meter: Meter, result: Unpacked, *, most: int) -> None:
     while result.used < len(data):
         try:
             used = _one_stream(data, result.used, make, meter, result)
@@ -187,7 +186,7 @@ def _salvage(data: Buffer, make: Callable[[], Decompressor], meter: Meter, resul
         _one_stream(data, 0, make, meter, result, careful_from=result.fed)
 
 
-def _one_stream(  # noqa: PLR0913 -- one more than allowed, and each is its own thing
+def _one_stream(
     data: Buffer,
     start: int,
     make: Callable[[], Decompressor],
@@ -247,14 +246,19 @@ def _take_frame(data: Buffer, frame: Frame, meter: Meter, result: Unpacked) -> N
         _unpack_frame(data, frame, meter, result)
 
 
+@functools.cache
+def _zstd() -> zstandard.ZstdDecompressor:
+    """The decompressor of all frames: they have nothing in common, and making one costs more than a small frame."""
+    return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+
+
 def _unpack_frame(data: Buffer, frame: Frame, meter: Meter, result: Unpacked) -> None:
     part = window(data, frame.start, frame.end)
     if int.from_bytes(bytes(part[:4]), "little") == LZ4_MAGIC:
         if _one_stream(part, 0, MAKERS["lz4"], meter, result) < 0:
             raise EOFError("the stream ends early")
         return
-    machine = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-    with machine.stream_reader(part, read_across_frames=False, read_size=CHUNK) as reader:
+    with _zstd().stream_reader(part, read_across_frames=False, read_size=CHUNK) as reader:
         while out := reader.read(CHUNK):
             meter.expanded -= len(out)
             result.spool.write(out)

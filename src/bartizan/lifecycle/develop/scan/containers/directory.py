@@ -155,13 +155,15 @@ def _is_orphan(data: Buffer, at: int, wide: Wide | None) -> bool:
     return wide is None and start >= 0 and bytes(data[start : start + 4]) == LOCATOR64_MAGIC
 
 
-def _contradictions(
-    fields: tuple[bytes, int, int, int, int, int, int, int], wide: Wide | None
-) -> list[str]:
+def _contradictions(fields: tuple[bytes, int, int, int, int, int, int, int], wide: Wide | None) -> list[str]:
     """Where the zip64 record says other things than the plain one: readers follow either."""
     if wide is None:
         return []
-    pairs = (("entries", fields[4], wide[0], BIG16), ("size", fields[5], wide[1], BIG32), ("offset", fields[6], wide[2], BIG32))
+    pairs = (
+        ("entries", fields[4], wide[0], BIG16),
+        ("size", fields[5], wide[1], BIG32),
+        ("offset", fields[6], wide[2], BIG32),
+    )
     found = [
         f"the {what} of the directory: {narrow} and {full}"
         for what, narrow, full, most in pairs

@@ -2,8 +2,9 @@
 
 Layout (``torch/serialization.py``, ``_save``): ``NAME/data.pkl`` with persistent ids
 ``("storage", type, key, location, numel)``, ``NAME/data/KEY`` with ``numel`` numbers each, and a few
-lines of bookkeeping. TorchScript adds ``NAME/code/__torch__/*.py``, and a folder of storages for each of its other
-pickles: ``constants.pkl`` with ``constants/KEY``, ``traced_inputs.pkl`` with ``traced_inputs/KEY``. A storage that the pickle declares with the right size needs no parsing; one
+lines of bookkeeping. TorchScript adds ``NAME/code/__torch__/*.py``, and a folder of storages for each of
+its other pickles: ``constants.pkl`` with ``constants/KEY``, ``traced_inputs.pkl`` with
+``traced_inputs/KEY``. A storage that the pickle declares with the right size needs no parsing; one
 that looks like a pickle is looked at all the same.
 """
 

@@ -11,6 +11,7 @@ from bartizan.lifecycle.develop.scan.containers.coders import LZMA_HEADER, MARK,
 from bartizan.lifecycle.develop.scan.containers.compressed import BombError, Unpacked, unpack
 from bartizan.lifecycle.develop.scan.containers.names import leads_out
 from bartizan.lifecycle.develop.scan.containers.torch import TorchArchive
+from bartizan.lifecycle.develop.scan.containers.torch_export import ExportArchive
 from bartizan.lifecycle.develop.scan.detect import detect
 from bartizan.lifecycle.develop.scan.formats.keras import KerasArchive
 from bartizan.lifecycle.develop.scan.formats.skops import SCHEMA, SkopsArchive
@@ -71,7 +72,8 @@ class ZipExaminer:
     def _examine_all(self, entries: list[zd.Entry]) -> None:
         self._judge_names(entries)
         members = self._separate([member for entry in entries if (member := self._locate(entry))])
-        torch = TorchArchive.of([member.entry.name for member in members])
+        names = [member.entry.name for member in members]
+        torch = TorchArchive.of(names) or ExportArchive.of(names)
         if torch is None:
             self._examine_plain(members)
             return

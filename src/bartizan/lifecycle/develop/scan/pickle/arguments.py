@@ -206,7 +206,7 @@ def _torch_type(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: i
 
 
 def _stored_model(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset: int) -> Name | None:
-    """``keras.Model._unpickle_model(BytesIO)`` loads a whole ``.keras`` file, code included: it is examined like one."""
+    """``keras.Model._unpickle_model(BytesIO)`` loads a ``.keras`` file, code included: it is examined as one."""
     stream = args[0] if len(args) == 1 and args[0].__class__ is Call else None
     if stream is None or str(stream.callee) != "_io.BytesIO":
         raise RefusedError("what it loads cannot be read")

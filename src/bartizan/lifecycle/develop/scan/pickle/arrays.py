@@ -73,6 +73,10 @@ def layout_of(reader: Reader, dtype: Symbol, depth: int = 0) -> Layout:
     return check_state(reader, base, dtype.state, depth)
 
 
+RECORDS = frozenset({"numpy.record", "numpy.core.records.record", "numpy._core.records.record", "numpy.rec.record"})
+"""The class of the items of record arrays, by all its names."""
+
+
 def base_layout(reader: Reader, args: Symbol) -> Layout:
     """Layout of ``numpy.dtype(*args)`` before it is given a state.
 
@@ -82,7 +86,7 @@ def base_layout(reader: Reader, args: Symbol) -> Layout:
     if args.__class__ is not tuple or not args:
         raise DtypeError("numpy.dtype has no arguments")
     made_of = args[0]
-    if made_of.__class__ is Name and str(made_of) == "numpy.record":
+    if made_of.__class__ is Name and str(made_of) in RECORDS:
         return Layout(0, has_object=False)
     if made_of.__class__ is tuple and len(made_of) == 2 and made_of[0].__class__ is Name:  # noqa: PLR2004 -- (scalar type, string)
         made_of = made_of[1]

@@ -1,20 +1,22 @@
 """Runs of plain items, skipped at the speed of the regular-expression engine.
 
-Large pickles consist mostly of batches: MARK, up to a thousand numbers, short texts, small tuples
-or small lists of numbers, then APPENDS or SETITEMS. Nothing in such a batch can import or call, so
-it is matched as a whole. What it put into the memo is worked out only if the pickle ever refers to
-an entry that lies behind it; how many items it has is never counted, so a key without a value goes
-unnoticed here.
+Large pickles consist mostly of batches: MARK, up to a thousand numbers, short texts, small tuples,
+small lists of numbers or dicts of all these, then APPENDS or SETITEMS. Nothing in such a batch can
+import or call, so it is matched as a whole. What it put into the memo is worked out only if the
+pickle ever refers to an entry that lies behind it; how many items it has is never counted, so a key
+without a value goes unnoticed here. A batch of records repeats its keys by fetching them from the
+memo; the machine steps over it only when all that it fetches are constants.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
-from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.values import DictSymbol, ListSymbol
 
 LONGEST_TEXT = 63
 
@@ -43,29 +45,57 @@ _TUPLE = (
     rb"|FRAME(?:\x85\x94|NUMBER(?:\x86\x94|NUMBER\x87\x94)?+)?+)?+"
 )
 """One to three numbers, as a tuple or not; a frame may begin after each."""
-_PLAIN = _pattern(rb"(?:" + rb"|".join([_TEXT, _LIST, _TUPLE, rb"FRAME"]) + rb"){2,5000}+(?=[eu])")
-RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.FRAME})
+_ITEMS = rb"|".join([_TEXT, _LIST, _TUPLE, rb"FRAME"])
+_PLAIN = _pattern(rb"(?:" + _ITEMS + rb"){2,5000}+(?=[eu])")
+_FETCHED = rb"h.|j.{4}"
+_DICT = rb"\}\x94(?:\((?:" + _ITEMS + rb"|" + _FETCHED + rb"){2,400}+u|(?:" + _ITEMS + rb"|" + _FETCHED + rb"){1,4}+s)?+"
+_RECORDS = _pattern(rb"(?:" + rb"|".join([_DICT, _ITEMS, _FETCHED]) + rb"){1,5000}+(?=[eu])")
+_NEXT_FETCHED = _pattern(
+    rb"(?:NUMBERS|\x8c(?:LENGTHS)|\x95.{8}|[\]}\x94(eus\x85-\x87])*+(?:h(.)|j(.{4})|\Z)")
+RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.EMPTY_DICT, op.FRAME})
 """Opcodes that a run can begin with."""
 
 
 class Run:
     """Plain items from ``start`` to ``end``, all between a MARK and the opcode that consumes them."""
 
-    __slots__ = ("end", "has_frames", "items", "memoised", "memoises", "start")
+    __slots__ = ("dicts", "end", "fetches", "has_frames", "items", "memoised", "memoises", "settle", "start")
 
-    def __init__(self, start: int, end: int, *, memoises: bool, has_frames: bool) -> None:
+    def __init__(self, start: int, end: int, *, memoises: bool, has_frames: bool, fetches: bool = False) -> None:
         self.start = start
         self.end = end
         self.memoises = memoises
         """Whether it adds to the memo."""
         self.has_frames = has_frames
+        self.fetches = fetches
+        """Whether it may fetch from the memo."""
+        self.settle: Callable[[], None] | None = None
+        """Works out everything up to here, for a run that fetches."""
+        self.dicts = 0
+        """Dicts in it, once worked out."""
         self.memoised: list[Any] = []
         """What it adds, in order, once worked out."""
         self.items: list[Any] = []
         """What it pushes, once worked out."""
 
-    def work_out(self, data: Buffer) -> None:
-        """Fill ``memoised`` and ``items``, once."""
+    def wanted(self, data: Buffer) -> set[int]:
+        """Memo entries that it fetches."""
+        found = set(_NEXT_FETCHED.findall(data, self.start, self.end))
+        return {int.from_bytes(short or long, "little") for short, long in found if short or long}
+
+    def ready(self, data: Buffer) -> list[Any]:
+        """``items``, worked out now if they were not."""
+        if self.settle is not None and not self.items:
+            self.settle()
+        self.work_out(data, [])
+        return self.items
+
+    def work_out(self, data: Buffer, memo: list[Any]) -> None:
+        """Fill ``memoised`` and ``items``, once; ``memo`` is all that was memoised before.
+
+        Raises:
+            BrokenPickleError: it fetches what is not there, or fills what is no dict.
+        """
         if self.items:
             return
         stack = self.items
@@ -81,10 +111,25 @@ class Run:
                 size = 2 + data[pos + 1]
             elif opcode == op.FRAME:
                 size = 9
+            elif opcode == op.BINGET or opcode == op.LONG_BINGET:  # noqa: PLR1714 -- twice as fast as a set
+                size = 2 if opcode == op.BINGET else 5
+                stack.append(self._fetch(int.from_bytes(bytes(data[pos + 1 : pos + size]), "little"), memo))
             else:
                 self._settle(opcode, stack, marks)
                 size = 1
             pos += size
+
+    def _fetch(self, index: int, memo: list[Any]) -> Any:
+        if index < len(memo):
+            return memo[index]
+        if index - len(memo) < len(self.memoised):
+            return self.memoised[index - len(memo)]
+        raise BrokenPickleError(f"memo entry {index} does not exist")
+
+    def _fill(self, target: Any, items: list[Any]) -> None:
+        if target.__class__ is not DictSymbol:
+            raise BrokenPickleError("a key and a value are given to something that is no dict")
+        target.extend(items)
 
     def _settle(self, opcode: int, stack: list[Any], marks: list[int]) -> None:
         """The opcodes of a run that are no constants."""
@@ -92,6 +137,16 @@ class Run:
             self.memoised.append(stack[-1])
         elif opcode == op.EMPTY_LIST:
             stack.append(ListSymbol())
+        elif opcode == op.EMPTY_DICT:
+            self.dicts += 1
+            stack.append(DictSymbol())
+        elif opcode == op.SETITEM:
+            self._fill(stack[-3], stack[-2:])
+            del stack[-2:]
+        elif opcode == op.SETITEMS:
+            mark = marks.pop()
+            self._fill(stack[mark - 1], stack[mark:])
+            del stack[mark:]
         elif opcode == op.MARK:
             marks.append(len(stack))
         elif opcode == op.APPENDS:
@@ -111,4 +166,7 @@ def find_run(data: Buffer, pos: int) -> Run | None:
     match = _PLAIN.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None)
+    match = _RECORDS.match(data, pos)
+    if match is not None:
+        return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None, fetches=True)
     return None

@@ -113,7 +113,7 @@ class PickleExaminer:
             data = self.source.data
             is_signed = data[one.start] == op.PROTO or _begins_signed(data, one.end)
             return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(data)
-        return one.calls > 0
+        return one.calls > 0 or "pickle/dangerous-callable" in rules
 
     def _take(self, one: Walk) -> None:
         """Turn what one walk found into findings and counts."""

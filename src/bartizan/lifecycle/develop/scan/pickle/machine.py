@@ -13,6 +13,7 @@ others are functions in ``steps``.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -82,7 +83,7 @@ class Machine:
         self.below = 0
         """Symbols in them."""
         self.memo: list[Symbol] = []
-        self.pending: list[Symbol] = []
+        self.pending: deque[Symbol] = deque()
         """Memo entries behind a run that has not been worked out."""
         self.sparse: dict[int, Symbol] = {}
         """Memo entries past the end of ``memo``."""
@@ -217,11 +218,12 @@ class Machine:
                     pos += 1
                     run = find_run(data, pos) if data[pos] in RUN_STARTS else None
                     if run is not None:
-                        push(run)
-                        self._skip(run)
+                        if not run.fetches or self._fetches_constants(run):
+                            push(run)
+                            self._skip(run)
+                            pos = run.end
                         is_dense = self.is_dense
                         memoize = memo.append if is_dense else self.pending.append
-                        pos = run.end
                 elif opcode == TUPLE2:
                     last = stack.pop()
                     first = stack[-1]
@@ -253,11 +255,28 @@ class Machine:
             self.nodes += nodes
             self.wraps += wraps
 
+    def _fetches_constants(self, run: Run) -> bool:
+        """Whether a run fetches nothing from the memo but constants, so that it may be stepped over."""
+        wanted = run.wanted(self.data)
+        if self.sparse or not wanted:
+            return not wanted
+        self.settle(max(wanted) + 1)
+        known = len(self.memo)
+        if max(wanted) >= known:
+            try:
+                run.work_out(self.data, self.memo)
+            except BrokenPickleError:
+                return False
+        return all(
+            (self.memo[index] if index < known else run.memoised[index - known]).__class__ is int for index in wanted
+        )
+
     def _skip(self, run: Run) -> None:
         """Take note of a run that the loop steps over."""
+        run.settle = self.settle if run.fetches else None
         if run.memoises:
             if self.sparse:
-                run.work_out(self.data)
+                run.work_out(self.data, self.memo)
                 for value in run.memoised:
                     self.stack.append(value)
                     self.put(len(self.memo) + len(self.sparse))
@@ -276,18 +295,27 @@ class Machine:
                 return
             self.frame_end += 9 + int.from_bytes(bytes(self.data[self.frame_end + 1 : self.frame_end + 9]), "little")
 
-    def settle(self) -> None:
-        """Work out the memo entries of all skipped runs."""
-        pending, self.pending = self.pending, []
-        for value in pending:
+    def settle(self, until: int | None = None) -> None:
+        """Work out the memo entries of skipped runs: all of them, or as many as give ``until`` entries.
+
+        Raises:
+            LimitError: there are too many.
+        """
+        pending = self.pending
+        memo = self.memo
+        while pending and (until is None or len(memo) < until):
+            value = pending.popleft()
             if value.__class__ is Run:
-                value.work_out(self.data)
-                self.memo.extend(value.memoised)
+                value.work_out(self.data, memo)
+                memo.extend(value.memoised)
+                self.nodes += value.dicts
             else:
-                self.memo.append(value)
-            if len(self.memo) > self.limits.memo:
+                memo.append(value)
+            if len(memo) > self.limits.memo:
                 raise LimitError(f"more than {self.limits.memo} memo entries")
-        self.is_dense = not self.sparse
+            if self.nodes > self.limits.nodes:
+                raise LimitError(f"more than {self.limits.nodes} containers and calls")
+        self.is_dense = not self.sparse and not pending
 
     def put(self, index: int) -> None:
         """Store the top of the stack under a memo index, wherever that is.
@@ -323,7 +351,7 @@ class Machine:
         Raises:
             BrokenPickleError: there is none.
         """
-        self.settle()
+        self.settle(index + 1)
         if 0 <= index < len(self.memo):
             value = self.memo[index]
         elif index in self.sparse:

@@ -83,7 +83,7 @@ class Reader:
         flat: list[Symbol] = []
         for item in symbol:
             if item.__class__ is Run:
-                item.work_out(self.data)
+                item.ready(self.data)
                 self._spend(COST_OF_PAIR * len(item.items))
                 flat.extend(item.items)
             else:
@@ -97,7 +97,7 @@ class Reader:
         count = int(symbol.constants)
         for item in symbol:
             if item.__class__ is Run:
-                item.work_out(self.data)
+                item.ready(self.data)
                 self._spend(COST_OF_PAIR)
             count += len(item.items) if item.__class__ is Run else 1
         self._spend(len(symbol))

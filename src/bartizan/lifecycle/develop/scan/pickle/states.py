@@ -72,12 +72,14 @@ MOST_LAYERS = 10_000
 _FORMULA_TOKEN = re.compile(
     r"\s*(?:(?P<call>(?:np\.)?[A-Za-z_]\w*)\s*\(|(?P<name>[A-Za-z_]\w*)(?![\w.'\"])|`[^`\n]{1,200}`"
     r"|(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?![\w.])|(?:'[^'\\\n]*'|\"[^\"\\\n]*\")(?=\s*[,)])"
-    r"|(?P<power>\*\*)(?=\s*\d{1,2}(?!\w))|(?:\*(?!\*)|[-+/:~(),=^|<>!%&]))"
+    r"|(?P<power>\*\*)(?=\s*\d{1,2}(?![\w.])(?!\s*\*\*))|(?:\*(?!\*)|[-+/:~(),=^|<>!%&]))"
 )
 _FORMULA_CALLS = (
     frozenset({"I", "C", "Q", "Treatment", "Sum", "Poly", "Diff", "Helmert", "center", "standardize", "scale"})
     | frozenset({"log", "log10", "exp", "sqrt", "hashed", "lag"})
-    | frozenset(f"np.{name}" for name in ("log", "log1p", "log2", "log10", "exp", "expm1", "sqrt", "cbrt", "abs", "square"))
+    | frozenset(
+        f"np.{name}" for name in ("log", "log1p", "log2", "log10", "exp", "expm1", "sqrt", "cbrt", "abs", "square")
+    )
     | frozenset(f"np.{name}" for name in ("sin", "cos", "tan", "tanh", "sign", "floor", "ceil", "minimum", "maximum"))
 )
 _FORMULA_SPLINES = frozenset({"bs", "cr", "cc", "te", "cs", "poly"})

@@ -1,0 +1,81 @@
+"""TorchScript source inside a torch archive: ``code/__torch__/*.py``, the code of the model's classes.
+
+It looks like Python and is none: ``torch.jit.load`` compiles it for an interpreter of its own that knows tensors and
+the operators of torch (``torch/csrc/jit/serialization/import_source.cpp``). That interpreter can still open files
+(``aten::from_file``, ``aten::save``) and call operators of native libraries that happen to be loaded.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bartizan.lifecycle.develop.scan.limits import Limits
+from bartizan.lifecycle.develop.scan.pickle.policy import TORCH_SCRIPT
+from bartizan.lifecycle.develop.scan.source import Draft, Source
+from bartizan.lifecycle.develop.scan.verdict import Report
+
+NATIVE_CLASSES = frozenset({"quantized", "sparse", "rnn", "xnnpack", "profiling"})
+"""Families of classes that torch itself brings along, below ``__torch__.torch.classes``."""
+LONGEST_SOURCE = 64 << 20
+NATIVE_OPERATORS = frozenset(
+    {"aten", "prim", "prims", "prepacked", "quantized", "quantized_decomposed", "sparse", "torchvision", "xnnpack"}
+    | {"static_runtime", "torchaudio", "onednn", "mkldnn", "mkldnn_prepacked", "_quantized", "profiler", "cuda"}
+)
+"""Families of operators that come with torch and its sister projects."""
+_TEXT = re.compile(rb"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*\Z")
+_TOP = re.compile(rb"(?:class |def |@|import __torch__|from __torch__|op_version_set ?=|#|[)\]}\r\n]|\Z)")
+_LINE = re.compile(rb"^(?=[^ \t\n])", re.MULTILINE)
+_GAP = rb"(?:[\s\\]|#[^\n]*\n)*"
+_FILES = re.compile(rb"\b(?:torch|aten)" + _GAP + rb"\." + _GAP + rb"(from_file|save|load)\b")
+_OPERATOR = re.compile(rb"\bops" + _GAP + rb"\." + _GAP + rb"(\w+)" + _GAP + rb"\." + _GAP + rb"(\w+)")
+_INDIRECT = re.compile(rb"\bgetattr" + _GAP + rb"\(")
+
+
+def is_native_class(module: str) -> bool:
+    """Whether a class comes with torch itself and so has no source in the archive."""
+    parts = module.split(".")
+    return parts[:3] == [TORCH_SCRIPT, "torch", "classes"] and len(parts) > 3 and parts[3] in NATIVE_CLASSES  # noqa: PLR2004
+
+
+def is_source(name: str) -> bool:
+    """Whether a member (named without the archive's folder) is TorchScript source."""
+    return name.startswith("code/") and name.endswith(".py")
+
+
+def examine_script(source: Source, limits: Limits) -> Report:
+    """Report on one file of TorchScript source."""
+    draft = Draft(source, "torchscript", limits.findings)
+    if len(source.data) > LONGEST_SOURCE:
+        draft.miss(f"more than {LONGEST_SOURCE} bytes of source", rule="file/limit")
+        return draft.close()
+    text = bytes(source.data)
+    _judge_shape(text, draft)
+    for match in _FILES.finditer(text):
+        draft.fire("torch/script-files", f"calls torch.{match[1].decode('ascii')}", match.start())
+    for match in _INDIRECT.finditer(text):
+        draft.fire("torch/script-operator", "calls getattr", match.start())
+    for match in _OPERATOR.finditer(text):
+        family, name = match[1].decode("ascii", "replace"), match[2].decode("ascii", "replace")
+        if family not in NATIVE_OPERATORS:
+            draft.fire("torch/script-operator", f"calls {family}::{name}", match.start())
+    return draft.close()
+
+
+def _judge_shape(text: bytes, draft: Draft) -> None:
+    """Only definitions stand at the beginning of a line."""
+    if not _TEXT.match(text) or not _is_utf8(text):
+        draft.fire("torch/script-source", "it is no text")
+        return
+    for match in _LINE.finditer(text):
+        if not _TOP.match(text, match.start()):
+            shown = text[match.start() : match.start() + 60].splitlines()[:1]
+            draft.fire("torch/script-source", f"{shown[0] if shown else b''!r} is no definition", match.start())
+            return
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
