@@ -13,8 +13,9 @@ $(VENV)/run: requirements/run.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/dev: requirements/dev.txt $(VENV)/run
+$(VENV)/dev: requirements/dev.txt requirements/torch.txt $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt
 	@touch $@
 
 demo: $(VENV)/run ## Assure a real tumour classifier and print where the report is.

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "supplier": ("supplier:supplier", "Suppliers: what they are held to, and what may come from them."),
     "bom": ("bom:bom", "Bills of materials (CycloneDX): write, compare, search."),
     "vulns": ("vulns:vulns", "Known vulnerabilities of packages, from a local OSV copy."),
+    "secrets": ("secrets:secrets", "Keys, tokens and passwords in folders, notebooks and archives."),
+    "environment": ("environment:environment", "Check the place where models are made, against a baseline."),
     "decide": ("decide:decide", "Record a person's decision."),
     "revoke": ("decide:revoke", "Withdraw a statement, a key or an artefact."),
     "evidence": ("evidence:evidence", "Evidence: what holds, what is stale and why, what is due."),

@@ -198,14 +198,12 @@ type('Hostile', (__import__('sklearn').base.ClassifierMixin, __import__('sklearn
     classes_=__import__('numpy').array([0, 1, 2]), n_features_in_=4, predict=lambda self, rows: {{
         1: lambda: [7] * len(rows),
         2: lambda: open({path!r}, 'w').write('x' * 100_000),
-        3: lambda: int(' '.join([*__import__('os').environ, *held()])),
+        3: lambda: int(' '.join([*__import__('os').environ, *filter(
+            lambda number: __import__('os').path.exists('/proc/self/fd/' + number), map(str, range(64)))])),
         4: lambda: [0] * (len(rows) - 1),
         5: lambda: bytearray(1 << 40),
     }}[int(rows[0, 0])]()))()
-""".replace("held()", "(number for number in map(str, range(64)) if is_open(int(number)))").replace(
-    "is_open(int(number))",
-    "__import__('os').path.exists('/proc/self/fd/' + number)",
-)
+"""
 
 
 def test_a_model_that_attacks_from_its_process_gets_nowhere(tmp_path, monkeypatch):
@@ -224,7 +222,7 @@ def test_a_model_that_attacks_from_its_process_gets_nowhere(tmp_path, monkeypatc
             deed(2)
         assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
         environment = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS JOBLIB_MULTIPROCESSING LC_ALL"
-        with pytest.raises(WorkError, match=f"'{environment}( [A-Z_]+)* 0 1 2 3 4'") as seen:
+        with pytest.raises(WorkError, match=f"'{environment}( [A-Z_]+)* 0 1 2 3'") as seen:
             deed(3)
         assert "SECRET" not in seen.value.message
         with pytest.raises(SandboxError, match="gave no answer within 3 seconds"):

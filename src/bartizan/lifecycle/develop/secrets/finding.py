@@ -64,7 +64,7 @@ def find(data: bytes, *, is_text: bool = True, bare: bool = False, allow_marked:
     """
     found: dict[int, Hit] = {}
     for hit in _candidates(data, is_text=is_text, bare=bare):
-        if any(start <= hit.start < start + len(found[start].secret) for start in _near(found, hit.start)):
+        if any(_overlap(hit, other) for other in found.values()):
             continue
         if not (allow_marked and _is_marked(data, hit.start)):
             found[hit.start] = hit
@@ -73,9 +73,8 @@ def find(data: bytes, *, is_text: bool = True, bare: bool = False, allow_marked:
     return [found[start] for start in sorted(found)]
 
 
-def _near(found: dict[int, Hit], start: int) -> list[int]:
-    """Starts of earlier hits that could reach a place; there are few hits."""
-    return [other for other in found if other <= start]
+def _overlap(one: Hit, other: Hit) -> bool:
+    return one.start < other.start + len(other.secret) and other.start < one.start + len(one.secret)
 
 
 def _candidates(data: bytes, *, is_text: bool, bare: bool) -> Iterator[Hit]:

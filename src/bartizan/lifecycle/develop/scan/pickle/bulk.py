@@ -23,13 +23,16 @@ LONGEST_TEXT = 63
 _PARTS = {
     b"NUMBERS": rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)",
     b"NUMBER": rb"(?:J.{4}|M..|K.|G.{8}|[N\x88\x89])",
-    b"FRAME": rb"(\x95).{8}",
+    b"FRAME": rb"\x95.{8}",
     b"LENGTHS": b"|".join(re.escape(bytes([n])) + b".{%d}" % n for n in range(LONGEST_TEXT + 1)),
 }
 
 
 def _pattern(text: bytes) -> re.Pattern[bytes]:
-    """A pattern in which the names above stand for their parts; the only groups are where a frame begins."""
+    """A pattern in which the names above stand for their parts.
+
+    No group may stand in a possessive repeat: some versions of CPython then raise ``SystemError``.
+    """
     for name, part in _PARTS.items():
         text = text.replace(name, part)
     return re.compile(b"(?s)" + text)
@@ -50,8 +53,9 @@ _PLAIN = _pattern(rb"(?:" + _ITEMS + rb"){2,5000}+(?=[eu])")
 _FETCHED = rb"h.|j.{4}"
 _DICT = rb"\}\x94(?:\((?:" + _ITEMS + rb"|" + _FETCHED + rb"){2,400}+u|(?:" + _ITEMS + rb"|" + _FETCHED + rb"){1,4}+s)?+"
 _RECORDS = _pattern(rb"(?:" + rb"|".join([_DICT, _ITEMS, _FETCHED]) + rb"){1,5000}+(?=[eu])")
-_NEXT_FETCHED = _pattern(
-    rb"(?:NUMBERS|\x8c(?:LENGTHS)|\x95.{8}|[\]}\x94(eus\x85-\x87])*+(?:h(.)|j(.{4})|\Z)")
+_TOKENS = rb"(?:NUMBERS|\x8c(?:LENGTHS)|[\]}\x94(eus\x85-\x87]%s)*+"
+_FETCHES = _pattern(_TOKENS % rb"|FRAME" + rb"(?:h(.)|j(.{4})|\Z)")
+_TO_FRAME = _pattern(_TOKENS % rb"|h.|j.{4}" + rb"\x95")
 RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.EMPTY_DICT, op.FRAME})
 """Opcodes that a run can begin with."""
 
@@ -59,14 +63,13 @@ RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.EMPTY_
 class Run:
     """Plain items from ``start`` to ``end``, all between a MARK and the opcode that consumes them."""
 
-    __slots__ = ("dicts", "end", "fetches", "has_frames", "items", "memoised", "memoises", "settle", "start")
+    __slots__ = ("dicts", "end", "fetches", "items", "memoised", "memoises", "settle", "start")
 
-    def __init__(self, start: int, end: int, *, memoises: bool, has_frames: bool, fetches: bool = False) -> None:
+    def __init__(self, start: int, end: int, *, memoises: bool, fetches: bool = False) -> None:
         self.start = start
         self.end = end
         self.memoises = memoises
         """Whether it adds to the memo."""
-        self.has_frames = has_frames
         self.fetches = fetches
         """Whether it may fetch from the memo."""
         self.settle: Callable[[], None] | None = None
@@ -80,8 +83,13 @@ class Run:
 
     def wanted(self, data: Buffer) -> set[int]:
         """Memo entries that it fetches."""
-        found = set(_NEXT_FETCHED.findall(data, self.start, self.end))
+        found = set(_FETCHES.findall(data, self.start, self.end))
         return {int.from_bytes(short or long, "little") for short, long in found if short or long}
+
+    def has_frames(self, data: Buffer) -> bool:
+        """Whether a frame begins in it."""
+        might = op.FRAME in bytes(data[self.start : self.end])
+        return might and _TO_FRAME.match(data, self.start, self.end) is not None
 
     def ready(self, data: Buffer) -> list[Any]:
         """``items``, worked out now if they were not."""
@@ -162,11 +170,11 @@ def find_run(data: Buffer, pos: int) -> Run | None:
     """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else."""
     match = _NUMBERS.match(data, pos)
     if match is not None:
-        return Run(pos, match.end(), memoises=False, has_frames=match.lastindex is not None)
+        return Run(pos, match.end(), memoises=False)
     match = _PLAIN.match(data, pos)
     if match is not None:
-        return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None)
+        return Run(pos, match.end(), memoises=True)
     match = _RECORDS.match(data, pos)
     if match is not None:
-        return Run(pos, match.end(), memoises=True, has_frames=match.lastindex is not None, fetches=True)
+        return Run(pos, match.end(), memoises=True, fetches=True)
     return None

@@ -284,7 +284,7 @@ class Machine:
             else:
                 self.pending.append(run)
                 self.is_dense = False
-        if run.has_frames:
+        if 0 <= self.frame_end < run.end and run.has_frames(self.data):
             self._follow_frames(run.end)
 
     def _follow_frames(self, until: int) -> None:
