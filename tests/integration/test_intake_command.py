@@ -7,6 +7,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -404,3 +406,15 @@ def test_links_and_nothing_are_refused(door, tmp_path):
     (folder / "a").symlink_to("/etc/passwd")
     assert taken(door, folder, tmp_path)[0] == 2
     assert taken(door, tmp_path / "none", tmp_path)[0] == 2
+
+
+def test_the_example_turns_a_hostile_model_away_and_lets_a_good_one_in(tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "intake" / "demo.sh"
+    command = ["/bin/sh", str(example), str(Path(sys.executable).parent), str(tmp_path / "door")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "model:resnet is turned away" in said
+    assert "model:second-opinion is admitted: admitted/second-opinion/second-opinion.joblib" in said
+    assert (tmp_path / "door" / "admitted" / "second-opinion" / "second-opinion.joblib").is_file()
+    assert not (tmp_path / "door" / "admitted" / "resnet").exists()

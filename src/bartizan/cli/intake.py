@@ -258,12 +258,17 @@ def _headline(case: Case, progress: Progress, *, admitted: bool) -> str:
     if progress.is_dangerous:
         return f"{case.artefact_id} is turned away: {progress.scan}"
     lacking = ", ".join(each.rule.id for each in progress.result.results if each.state == "unmet") or "a decision"
-    return f"{case.artefact_id} stays in quarantine (case {case.id}); missing: {lacking}. {_next(lacking)}"
+    return f"{case.artefact_id} stays in quarantine (case {case.id}); missing: {lacking}. {_next(case, lacking)}"
 
 
-def _next(lacking: str) -> str:
+def _next(case: Case, lacking: str) -> str:
+    """The command that would bring it forward."""
     if "supplier" in lacking:
-        return "Next: bartizan supplier record NAME --from record.toml --role ROLE"
+        return f"Next: bartizan supplier record {case.supplier} --from record.toml --role security"
     if "provenance" in lacking:
-        return "Next: bartizan intake resume CASE --answers answers.toml"
-    return "Next: bartizan intake accept CASE --role ROLE --reason WHY"
+        return f"Next: bartizan intake resume {case.name} --answers answers.toml"
+    if "own-samples" in lacking:
+        return "Next: take it in again with --samples TABLE --target COLUMN --minimum accuracy=0.8"
+    if "origin" in lacking:
+        return f"Next: put its digest on the list of {case.supplier}, or give --signature"
+    return f'Next: bartizan intake accept {case.name} --role security --reason "..."'

@@ -115,6 +115,14 @@ class ModelPart(_Part, frozen=True, kw_only=True):
     """Public parent model, when there is one."""
 
 
+class DocumentPart(_Part, frozen=True, kw_only=True):
+    """One ``[[document]]``: a file that steers the system and is signed and judged like a model."""
+
+    name: str
+    path: str
+    kind: Literal["prompt", "policy", "configuration"]
+
+
 class Impact(_Part, frozen=True, kw_only=True):
     """What happens if a component loses confidentiality, integrity or availability."""
 
@@ -229,7 +237,7 @@ class Rule(_Part, frozen=True, kw_only=True):
 
     id: str
     about: str
-    """``model``, ``dataset``, ``system`` (all of that kind), or one id such as ``dataset:train``."""
+    """``model``, ``dataset``, ``document``, ``system`` (all of that kind), or one id such as ``dataset:train``."""
     type: str
     """Predicate type, short (``assessment``) or whole."""
     check: str = ""
@@ -265,6 +273,7 @@ class Declaration(_Part, frozen=True, kw_only=True):
     jurisdiction: str = ""
     model: tuple[ModelPart, ...]
     dataset: tuple[DatasetPart, ...]
+    document: tuple[DocumentPart, ...] = ()
     component: tuple[Component, ...] = ()
     flow: tuple[Flow, ...] = ()
     exposure: Exposure
@@ -296,7 +305,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute folder that relative paths in the declaration start from."""
     declaration_digest: Digest
     artefacts: tuple[Artefact, ...]
-    """Models, datasets and the system itself (``system:NAME``, named by the declaration's bytes)."""
+    """Models, datasets, documents and the system itself (``system:NAME``, named by the declaration's bytes)."""
     origins: dict[str, Origin] = msgspec.field(default_factory=dict)
     """Id of a model to its recorded origin; a model that was made unrecorded has none."""
 

@@ -37,13 +37,15 @@ _FACTS = (
     "/dev/random",
     "/proc/cpuinfo",
     "/proc/meminfo",
+    "/proc/self",
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
     "/sys/fs/cgroup/cpu.max",
     "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
     "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
 )
-"""What numerical libraries ask about the machine. None of it is anybody's secret."""
+"""What numerical libraries ask about the machine and about their own process. None of it is anybody's secret:
+what links in ``/proc/self`` lead to is judged where it lies."""
 
 
 class _Ruleset(ctypes.Structure):

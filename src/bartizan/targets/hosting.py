@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -18,6 +19,9 @@ import msgspec
 from bartizan.targets.confine import State, confine
 
 LENGTH = 4
+NO_FOLDER = "/nonexistent"
+"""Where temporary files would go, and programs would be. Named, because libraries that look for either by trying
+take what is missing better than what is refused."""
 
 
 class Refusal(Exception):  # noqa: N818 - it becomes an answer, not an error of this process
@@ -51,6 +55,7 @@ def run(module: str, memory_bytes: int, cpu_seconds: int) -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     state = confine(memory_bytes, cpu_seconds)
+    tempfile.tempdir = os.environ["PATH"] = NO_FOLDER
     warnings.simplefilter("ignore")
     host = import_module(module)
     serve(channel, {**host.commands(), "confinement": lambda _: _told(state)}, host.Question)

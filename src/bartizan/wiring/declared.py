@@ -21,7 +21,7 @@ def load(path: Path, files: Files, clock: Clock) -> System:
 
 
 def declared_paths(path: Path) -> dict[str, Path]:
-    """Where each declared model and dataset lies or will lie, by id; empty without a declaration.
+    """Where each declared model, dataset and document lies or will lie, by id; empty without a declaration.
 
     A model that is still to be trained does not exist, so the declaration is not judged here.
 
@@ -39,7 +39,7 @@ def declared_paths(path: Path) -> dict[str, Path]:
         raise InputError(f"{path} cannot be read: {error}", remedy="mend it; `bartizan init` shows one.") from error
     return {
         f"{kind}:{part['name']}": path.resolve().parent / part["path"]
-        for kind in ("model", "dataset")
+        for kind in ("model", "dataset", "document")
         for part in _tables(document.get(kind))
     }
 

@@ -172,10 +172,11 @@ def _read(path: Path) -> bytes:
 
 
 def _digest_all(declaration: Declaration, folder: Path, files: Files) -> tuple[dict[Place, Artefact], list[Problem]]:
-    """Every declared model and dataset with its digest, and what could not be read, by place."""
+    """Every declared model, dataset and document with its digest, and what could not be read, by place."""
     named: list[tuple[Place, ArtefactKind, str, str]] = [
         *((("model", i, "path"), "model", part.name, part.path) for i, part in enumerate(declaration.model)),
         *((("dataset", i, "path"), "dataset", part.name, part.path) for i, part in enumerate(declaration.dataset)),
+        *((("document", i, "path"), "document", part.name, part.path) for i, part in enumerate(declaration.document)),
     ]
     artefacts, problems = {}, []
     for place, kind, name, relative in named:

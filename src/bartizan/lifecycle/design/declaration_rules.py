@@ -51,10 +51,11 @@ def unknown(place: Place, word: str, options: Sequence[str], what: str) -> Probl
 
 
 def names_are_unique(case: Case) -> Iterator[Problem]:
-    """Parts are referred to by name; models and datasets share one set of names."""
+    """Parts are referred to by name; models, datasets and documents share one set of names."""
     declared = case.declaration
     assets = [(("model", i, "name"), part.name) for i, part in enumerate(declared.model)]
     assets += [(("dataset", i, "name"), part.name) for i, part in enumerate(declared.dataset)]
+    assets += [(("document", i, "name"), part.name) for i, part in enumerate(declared.document)]
     components = [(("component", i, "name"), part.name) for i, part in enumerate(declared.component)]
     for named in (assets, components):
         seen: set[str] = set()
@@ -64,16 +65,25 @@ def names_are_unique(case: Case) -> Iterator[Problem]:
             seen.add(name.casefold())
 
 
+def documents_are_not_named_as_checks(case: Case) -> Iterator[Problem]:
+    """What a check writes is known as ``document:CHECK``; a declared document must not pass for it."""
+    for index, part in enumerate(case.declaration.document):
+        if part.name in case.vocabulary.checks:
+            message = f"{show(part.name)} is the name of a check, whose documents are called so"
+            yield Problem(place=("document", index, "name"), message=message, allowed="another name")
+
+
 def paths_do_not_overlap(case: Case) -> Iterator[Problem]:
     """No artefact lies in another: evaluation data inside the training data would be training data."""
     declared = case.declaration
     places: list[tuple[Place, str]] = [(("model", i, "path"), part.path) for i, part in enumerate(declared.model)]
     places += [(("dataset", i, "path"), part.path) for i, part in enumerate(declared.dataset)]
+    places += [(("document", i, "path"), part.path) for i, part in enumerate(declared.document)]
     for index, (place, path) in enumerate(places):
         for _, other in places[:index]:
             if f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/"):
                 message = f"{show(path)} and {show(other)} are, or contain, the same files"
-                yield Problem(place=place, message=message, allowed="files of its own for every model and dataset")
+                yield Problem(place=place, message=message, allowed="files of its own for every part")
 
 
 def models_are_judged_on_other_data(case: Case) -> Iterator[Problem]:
@@ -336,6 +346,7 @@ def shares_are_distinct(case: Case) -> Iterator[Problem]:
 
 RULES: tuple[SemanticRule, ...] = (
     names_are_unique,
+    documents_are_not_named_as_checks,
     paths_do_not_overlap,
     models_are_judged_on_other_data,
     classes_make_sense,

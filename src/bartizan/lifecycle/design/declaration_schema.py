@@ -55,6 +55,8 @@ STRICTER: dict[str, dict[str, Any]] = {
     "ModelPart.retention": _TERM,
     "ModelPart.lifespan": _TERM,
     "ModelPart.destruction": _DESTRUCTION,
+    "DocumentPart.name": _NAME,
+    "DocumentPart.path": _PATH,
     "Advisories.database": {"minLength": 1},
     "Advisories.max_age": _DURATION,
     "Component.name": _NAME,

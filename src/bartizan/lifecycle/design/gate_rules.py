@@ -43,7 +43,9 @@ def rules_are_about_something(case: Case) -> Iterator[Problem]:
     """A rule concerns declared artefacts."""
     declared = case.declaration
     ids = [f"model:{part.name}" for part in declared.model] + [f"dataset:{part.name}" for part in declared.dataset]
-    options = ["model", "dataset", "system", *ids, f"system:{declared.name}"]
+    ids += [f"document:{part.name}" for part in declared.document]
+    kinds = ["model", "dataset", "system", *(["document"] if declared.document else [])]
+    options = [*kinds, *ids, f"system:{declared.name}"]
     for place, rule in every_rule(declared):
         if rule.about not in options:
             yield unknown((*place, "about"), rule.about, options, "artefact")

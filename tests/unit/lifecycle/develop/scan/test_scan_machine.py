@@ -25,6 +25,7 @@ from bartizan.lifecycle.develop.scan.pickle.stream import walk
 from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol
 from fixtures.hostile_models import calls, imports, text, whole
 
+LEAVES_OF = ["a list that is shared"]
 LEAVES = (
     st.none()
     | st.booleans()
@@ -88,7 +89,7 @@ def test_skipping_runs_changes_nothing_but_the_speed(value, protocol):
     skipping = run(data)
     found = machine_module.find_run
     try:
-        machine_module.find_run = lambda _data, _pos: None
+        machine_module.find_run = lambda *_: None
         stepping = run(data)
     finally:
         machine_module.find_run = found
@@ -101,6 +102,38 @@ def test_skipping_runs_changes_nothing_but_the_speed(value, protocol):
     ]
     assert all(here == there for here, there in constants)
     assert [type(here) for here in skipping.memo] == [type(there) for there in stepping.memo]
+
+
+def records(count):
+    """Dicts that share their keys, each with a text of its own."""
+    return [{"id": number, "tag": f"t{number}", "of": f"c{number % 7}"} for number in range(count)]
+
+
+def test_records_are_stepped_over_and_worked_out_alike(monkeypatch):
+    data = pickle.dumps(records(30_000), 4)[:-1] + b"h\x030."
+    skipping = run(data)
+    assert skipping.opcodes < 1000
+    assert skipping.records is not None
+    monkeypatch.setattr(machine_module, "find_run", lambda *_: None)
+    stepping = run(data)
+    skipping.settle()
+    assert (skipping.ended, skipping.pos, skipping.frame_end) == ("stop", stepping.pos, stepping.frame_end)
+    assert [type(each) for each in skipping.memo] == [type(each) for each in stepping.memo]
+    assert [each for each in skipping.memo if isinstance(each, int)] == [
+        each for each in stepping.memo if isinstance(each, int)
+    ]
+
+
+def test_records_that_hold_more_than_constants_are_not_stepped_over():
+    data = pickle.dumps([{"id": number, "of": os.getcwd} for number in range(20)], 4)
+    assert rules(data) == ["pickle/dangerous-callable"]
+    assert run(pickle.dumps([{"id": number, "of": LEAVES_OF} for number in range(50)], 4)).shares >= 49
+
+
+def test_millions_of_records_stay_within_the_limits():
+    data = pickle.dumps([{"a": number} for number in range(3000)], 4)
+    assert run(data, Limits(nodes=1000)).ended == "stop"
+    assert run(data[:-1] + b"j\xa0\x0b\x00\x000.", Limits(nodes=1000)).ended == "limit"
 
 
 def test_memo_entries_of_a_skipped_run_are_found_when_they_are_needed():

@@ -30,6 +30,8 @@ _INSIDE = re.compile(
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 MOST_TRIED = 8
 """Places in one text that are tried as a pickle."""
+MOST_ENCODED = 1000
+"""Runs of base64 in one text that are decoded."""
 _CODE = re.compile(
     r"__import__\s*\(|\bos\.(?:system|popen|exec\w+)\s*\(|\bsubprocess\.\w+\s*\(|\bpickle\.loads\s*\(|"
     r"\bexec\s*\(\s*(?:compile|base64|zlib|['\"])|\beval\s*\(\s*(?:compile|base64|['\"])|<script\b|"
@@ -89,7 +91,7 @@ class Embedded:
                 return
 
     def _judge_base64(self, name: str, raw: bytes, at: int) -> None:
-        for found in _BASE64.finditer(raw):
+        for found in islice(_BASE64.finditer(raw), MOST_ENCODED):
             text = found[0].rstrip(b"=")
             try:
                 inner = base64.b64decode(text + b"=" * (-len(text) % 4))

@@ -67,8 +67,10 @@ MOST_ITEMS = 1 << 34
 """Numbers that a constant may stand for: 16 Gi, which no machine for inference has room for."""
 MOST_SCOPE = 400_000
 """Nodes of one graph whose inputs are followed."""
-MOST_STEPS = 10_000
+MOST_STEPS = 500_000
+"""Nodes that all paths together are followed through."""
 SMALL = 64
+MOST_FIRST = 10_000
 LONGEST_METADATA = 1 << 22
 CALLBACKS = re.compile(rb"xla_(?:ffi_)?(?:partitioned_)?python_\w*callback|xla_python_\w+|io_callback|pure_callback")
 """Calls from compiled modules back into Python."""
@@ -101,7 +103,7 @@ def _leads_to_node(data: Buffer, kind: str, way: tuple[int, ...]) -> bool:
     start, end = 0, len(data)
     try:
         for number in way:
-            fields = islice(scan_fields(data, start, end), MOST_STEPS)
+            fields = islice(scan_fields(data, start, end), MOST_FIRST)
             found = next((value for value in fields if value.number == number), None)
             if found is None:
                 return False
@@ -171,6 +173,7 @@ class Scope:
         self.sinks: list[tuple[Node, tuple[int, ...]]] = []
         self.costly: list[Node] = []
         self.calls: list[tuple[str, Node]] = []
+        self.traced: dict[str, Origin] = {}
 
 
 class Origin(NamedTuple):
@@ -196,6 +199,7 @@ class GraphExaminer:
         self.functions: dict[str, tuple[int, Counter[str]]] = {}
         self.scopes: list[Scope] = []
         self.assets: set[str] = set()
+        self.steps = MOST_STEPS
         self.counts = {"nodes": 0, "functions": 0, "constants": 0}
 
     def run(self, kind: str) -> None:
@@ -443,13 +447,22 @@ class GraphExaminer:
 
     def _trace(self, scope: Scope, start: str) -> Origin:
         """Everything that a path is made from."""
+        name = _plain(start)
+        if name not in scope.traced:
+            scope.traced[name] = self._trace_fresh(scope, name)
+        return scope.traced[name]
+
+    def _trace_fresh(self, scope: Scope, start: str) -> Origin:
         origin = Origin([], set(), is_fed=False, computed="")
         todo, seen = [start], set[str]()
-        while todo and len(seen) < MOST_STEPS:
+        while todo:
             name = _plain(todo.pop())
             if not name or name in seen:
                 continue
             seen.add(name)
+            self.steps -= 1
+            if self.steps < 0:
+                raise LimitError(f"more than {MOST_STEPS} steps to follow paths")
             node = scope.nodes.get(name)
             if name in scope.assets or node is None:
                 is_argument = name in scope.arguments

@@ -10,6 +10,7 @@ memo; the machine steps over it only when all that it fetches are constants.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, 
 from bartizan.lifecycle.develop.scan.pickle.values import DictSymbol, ListSymbol
 
 LONGEST_TEXT = 63
+MOST_SHORT = 255
+"""Memo entries above this are fetched by LONG_BINGET."""
 
 _PARTS = {
     b"NUMBERS": rb"(?:(?:G.{8})++|(?:J.{4})++|(?:M..)++|(?:K.)++|[N\x88\x89]++)",
@@ -50,9 +53,17 @@ _TUPLE = (
 """One to three numbers, as a tuple or not; a frame may begin after each."""
 _ITEMS = rb"|".join([_TEXT, _LIST, _TUPLE, rb"FRAME"])
 _PLAIN = _pattern(rb"(?:" + _ITEMS + rb"){2,5000}+(?=[eu])")
-_FETCHED = rb"h.|j.{4}"
-_DICT = rb"\}\x94(?:\((?:" + _ITEMS + rb"|" + _FETCHED + rb"){2,400}+u|(?:" + _ITEMS + rb"|" + _FETCHED + rb"){1,4}+s)?+"
-_RECORDS = _pattern(rb"(?:" + rb"|".join([_DICT, _ITEMS, _FETCHED]) + rb"){1,5000}+(?=[eu])")
+
+
+def _records(fetched: bytes) -> re.Pattern[bytes]:
+    """A batch in which dicts are, and what is fetched from the memo."""
+    in_dict = _ITEMS + b"|" + fetched
+    filled = rb"\((?:" + in_dict + rb"){2,400}+u|(?:" + in_dict + rb"){1,4}+s"
+    each = rb"\}\x94(?:" + filled + rb")?+|" + _ITEMS + b"|" + fetched
+    return _pattern(rb"(?:" + each + rb"){1,5000}+(?=[eu])")
+
+
+_RECORDS = _records(rb"h.|j.{4}")
 _TOKENS = rb"(?:NUMBERS|\x8c(?:LENGTHS)|[\]}\x94(eus\x85-\x87]%s)*+"
 _FETCHES = _pattern(_TOKENS % rb"|FRAME" + rb"(?:h(.)|j(.{4})|\Z)")
 _TO_FRAME = _pattern(_TOKENS % rb"|h.|j.{4}" + rb"\x95")
@@ -63,15 +74,17 @@ RUN_STARTS = frozenset({*op.FIXED, op.SHORT_BINUNICODE, op.EMPTY_LIST, op.EMPTY_
 class Run:
     """Plain items from ``start`` to ``end``, all between a MARK and the opcode that consumes them."""
 
-    __slots__ = ("dicts", "end", "fetches", "items", "memoised", "memoises", "settle", "start")
+    __slots__ = ("dicts", "end", "fetches", "is_known", "items", "memoised", "memoises", "settle", "start")
 
-    def __init__(self, start: int, end: int, *, memoises: bool, fetches: bool = False) -> None:
+    def __init__(self, start: int, end: int, *, memoises: bool, fetches: bool = False, is_known: bool = False) -> None:
         self.start = start
         self.end = end
         self.memoises = memoises
         """Whether it adds to the memo."""
         self.fetches = fetches
         """Whether it may fetch from the memo."""
+        self.is_known = is_known
+        """Whether all that it fetches is known to be constant."""
         self.settle: Callable[[], None] | None = None
         """Works out everything up to here, for a run that fetches."""
         self.dicts = 0
@@ -166,14 +179,28 @@ class Run:
             stack[-count:] = [tuple(stack[-count:])]
 
 
-def find_run(data: Buffer, pos: int) -> Run | None:
-    """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else."""
+@functools.lru_cache(maxsize=16)
+def records_with(fetched: frozenset[int]) -> re.Pattern[bytes]:
+    """The pattern of batches of records that fetch only these memo entries."""
+    short = [b"h" + re.escape(bytes([index])) for index in sorted(fetched) if index <= MOST_SHORT]
+    long = [b"j" + re.escape(index.to_bytes(4, "little")) for index in sorted(fetched) if index > MOST_SHORT]
+    return _records(b"|".join(short + long))
+
+
+def find_run(data: Buffer, pos: int, records: re.Pattern[bytes] | None = None) -> Run | None:
+    """The run that begins at ``pos``, right after a MARK, if the batch consists of nothing else.
+
+    ``records`` is the pattern of those that fetch only what is known to be constant, and so need no second look.
+    """
     match = _NUMBERS.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=False)
     match = _PLAIN.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=True)
+    match = records.match(data, pos) if records is not None else None
+    if match is not None:
+        return Run(pos, match.end(), memoises=True, fetches=True, is_known=True)
     match = _RECORDS.match(data, pos)
     if match is not None:
         return Run(pos, match.end(), memoises=True, fetches=True)

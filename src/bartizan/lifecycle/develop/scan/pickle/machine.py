@@ -12,6 +12,7 @@ others are functions in ``steps``.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.bulk import RUN_STARTS, Run, find_run
+from bartizan.lifecycle.develop.scan.pickle.bulk import RUN_STARTS, Run, find_run, records_with
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     BINGET,
@@ -42,6 +43,9 @@ CHUNK = 1 << 12
 """Opcodes between two looks at the limits."""
 FAR_MEMO = 1 << 20
 """A memo index this far past what the pickle has filled makes the unpickler allocate for nothing."""
+WORTH_LEARNING = 1 << 18
+"""Bytes of records after which a pattern is built that knows what they fetch."""
+MOST_LEARNT = 64
 
 _U32 = struct.Struct("<I").unpack_from
 
@@ -87,6 +91,12 @@ class Machine:
         """Memo entries behind a run that has not been worked out."""
         self.sparse: dict[int, Symbol] = {}
         """Memo entries past the end of ``memo``."""
+        self.constant: set[int] = set()
+        """Memo entries that records fetched and that are constants."""
+        self.records: re.Pattern[bytes] | None = None
+        """Pattern of records that fetch nothing else."""
+        self.records_seen = 0
+        """Bytes of records since that pattern was built."""
         self.is_dense = True
         """Whether ``memo`` is all there is: nothing pending, nothing sparse."""
         self.protocol = 0
@@ -216,9 +226,9 @@ class Machine:
                     self.stack = stack = []
                     push = stack.append
                     pos += 1
-                    run = find_run(data, pos) if data[pos] in RUN_STARTS else None
+                    run = find_run(data, pos, self.records) if data[pos] in RUN_STARTS else None
                     if run is not None:
-                        if not run.fetches or self._fetches_constants(run):
+                        if run.is_known or not run.fetches or self._fetches_constants(run):
                             push(run)
                             self._skip(run)
                             pos = run.end
@@ -267,9 +277,20 @@ class Machine:
                 run.work_out(self.data, self.memo)
             except BrokenPickleError:
                 return False
-        return all(
+        are_constant = all(
             (self.memo[index] if index < known else run.memoised[index - known]).__class__ is int for index in wanted
         )
+        if are_constant:
+            self._learn(run, wanted)
+        return are_constant
+
+    def _learn(self, run: Run, fetched: set[int]) -> None:
+        """Once enough records went by, look for others that fetch the same; building that pattern takes its time."""
+        self.records_seen += run.end - run.start
+        self.constant |= fetched
+        if self.records_seen > WORTH_LEARNING and len(self.constant) <= MOST_LEARNT:
+            self.records = records_with(frozenset(self.constant))
+            self.records_seen = 0
 
     def _skip(self, run: Run) -> None:
         """Take note of a run that the loop steps over."""
@@ -324,6 +345,8 @@ class Machine:
             BrokenPickleError: the index is negative.
         """
         self.settle()
+        self.constant.clear()
+        self.records = None
         value = self.stack[-1]
         filled = len(self.memo) + len(self.sparse)
         if index < 0:

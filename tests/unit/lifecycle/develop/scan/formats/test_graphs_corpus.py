@@ -55,7 +55,7 @@ def test_every_rule_of_the_family_is_fired():
 def test_damaged_graphs_end_in_a_report(seed):
     rng = random.Random(seed)
     starts = [data for data in SEEDS if len(data) < 3000]
-    for _ in range(500):
+    for _ in range(300):
         data = bytearray(rng.choice(starts))
         for _ in range(rng.randint(1, 6)):
             at = rng.randrange(len(data) + 1)
@@ -68,30 +68,30 @@ def test_a_cut_graph_is_not_clean(vector):
     """A cut between two fields of a message can leave a whole one, which is a model of its own."""
     data = corpus.BENIGN[vector]
     clean = 0
-    for end in range(1, len(data), max(1, len(data) // 60)):
+    for end in range(1, len(data), max(1, len(data) // 30)):
         report = scan_bytes(data[:end], "x", SMALL)
         assert report.to_json()
-        clean += report.verdict is Verdict.CLEAN
+        clean += report.verdict is Verdict.CLEAN and any(data[end:])
     assert clean <= 6
 
 
 def bombs():
     """Small files that try to cost much."""
-    yield "many nodes", corpus.model(*[b""] * 200_000)
-    yield "many unknown fields", corpus.model() + corpus.field(900, 1) * 200_000
+    yield "many nodes", corpus.model(*[b""] * 100_000)
+    yield "many unknown fields", corpus.model() + corpus.field(900, 1) * 100_000
     yield "deep messages", _deep(3000)
-    yield "many weights", corpus.model(weights=(b"",) * 100_000)
-    yield "many functions", corpus.model(functions=[corpus.function(f"f{n}") for n in range(5000)])
-    yield "a chain of functions", corpus.model(functions=corpus.laughs(3000))
+    yield "many weights", corpus.model(weights=(b"",) * 30_000)
+    yield "many functions", corpus.model(functions=[corpus.function(f"f{n}") for n in range(2000)])
+    yield "a chain of functions", corpus.model(functions=corpus.laughs(1000))
     yield "nested subgraphs", corpus.nested(45)
-    yield "many nodes of TensorFlow", corpus.saved(*[corpus.tf_node(f"n{n}", "NoOp") for n in range(20_000)])
+    yield "many nodes of TensorFlow", corpus.saved(*[corpus.tf_node(f"n{n}", "NoOp") for n in range(8_000)])
     yield "many restores of one path", _restores(3000)
     yield "many packed numbers", corpus.model(weights=(corpus.tensor(int32_data=b"\x01" * 3_000_000),))
     yield "one subgraph many times", _shared_flat(20_000)
     yield "many keys", corpus.gguf(*[corpus.gguf_key(f"k{n}", n) for n in range(20_000)])
     yield "many tokens", corpus.gguf(corpus.gguf_texts("tokenizer.ggml.tokens", *["a"] * 200_000))
-    yield "many long tokens", corpus.gguf(corpus.gguf_texts("tokens", *["( " * 40] * 20_000))
-    yield "many tensors", corpus.gguf(tensors=(corpus.W,) * 20_000)
+    yield "many long tokens", corpus.gguf(corpus.gguf_texts("tokens", *["( " * 40] * 5_000))
+    yield "many tensors", corpus.gguf(tensors=(corpus.W,) * 8_000)
     yield "many pickles in a text", corpus.model(doc_string=b"\x80\x04" * 100_000)
     yield "much base64", corpus.model(doc_string=(b"A" * 40 + b"\n") * 20_000)
 
@@ -128,16 +128,23 @@ def _shared_flat(count: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize(("name", "data"), [pytest.param(*case, id=case[0]) for case in bombs()])
-def test_small_graphs_cannot_cost_much(name, data):
+BOMBS = dict(bombs())
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_graphs_cannot_cost_much(name):
     began = time.process_time()
-    assert scan_bytes(data, "x").to_json()
-    assert time.process_time() - began < 12
+    assert scan_bytes(BOMBS[name], "x").to_json()
+    assert time.process_time() - began < 6
+
+
+@pytest.mark.parametrize("name", ["many nodes", "many unknown fields", "one subgraph many times", "many tokens"])
+def test_small_graphs_cannot_take_much_memory(name):
     tracemalloc.start()
-    scan_bytes(data, "x", SMALL)
+    scan_bytes(BOMBS[name], "x", SMALL)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100 << 20
+    assert peak < 60 << 20
 
 
 @pytest.mark.parametrize(
@@ -150,8 +157,8 @@ def test_small_graphs_cannot_cost_much(name, data):
         "{% for a in b %}" * 400 + "{% endfor %}" * 400,
         "{% set x = " + "x ~ " * 50_000 + "x %}",
         "{{ " + "-" * 50_000 + "1 }}",
-        "{{ " + "'a' * 9999 ~ " * 10_000 + "'b' }}",
-        "{{ x" + "|lower" * 30_000 + " }}",
+        "{{ " + "'a' * 9999 ~ " * 5_000 + "'b' }}",
+        "{{ x" + "|lower" * 10_000 + " }}",
         "{{ x" + "[0]" * 50_000 + " }}",
         "{{ " + "9" * 100_000 + " }}",
         "{{ '" + "\\x5f" * 50_000 + "' }}",
