@@ -46,7 +46,7 @@ def torch_tensors():
         yield torch.quantize_per_tensor(torch.ones(2), 0.1, 0, quantised)
     yield torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.qint8)
     yield from (torch.Generator(), torch.get_rng_state(), torch.ones(2, dtype=torch.complex64).conj())
-    yield from (torch.contiguous_format, torch.channels_last, torch.preserve_format, torch.ones(3).untyped_storage())
+    yield torch.ones(3).untyped_storage()
     yield from (
         torch.ones(3).storage(),
         torch.ones(4, dtype=torch.complex64).imag,

@@ -221,6 +221,23 @@ class Advisories(_Part, frozen=True, kw_only=True):
     """OpenVEX documents that say what does not matter here."""
 
 
+class Environment(_Part, frozen=True, kw_only=True):
+    """``[environment]``: what must hold where the system is made."""
+
+    required: tuple[Literal["two-person-review", "mfa"], ...] = ()
+    """What people must vouch for, by signed reviews that end."""
+    baseline: str = ""
+    """Earlier result that is accepted: a file that ``bartizan environment --json`` wrote."""
+    repository: str = "."
+    """Folder inside the repository of the system's code."""
+    branch_protection: str = ""
+    """The forge's protection of the main branch, as its API gives it."""
+    ports_allowed: tuple[int, ...] = ()
+    """Ports that may be reached from other machines."""
+    skip: tuple[str, ...] = ()
+    """Names of folders in which no secrets are searched."""
+
+
 class Condition(_Part, frozen=True, kw_only=True):
     """A bound on one field of a predicate; exactly one of the bounds is set."""
 
@@ -285,6 +302,7 @@ class Declaration(_Part, frozen=True, kw_only=True):
     """Own costs of mitigations, replacing the catalogue's 1 (hours) to 5 (programme)."""
     redteam: RedTeam = msgspec.field(default_factory=RedTeam)
     vulnerabilities: Advisories | None = None
+    environment: Environment | None = None
     gate: dict[str, Gate] = msgspec.field(default_factory=dict)
 
 
@@ -295,6 +313,15 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Envelope of the provenance."""
     inputs: tuple[tuple[str, Digest], ...]
     """Name and digest of everything it was made of."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed review about the system that stands now."""
+
+    concern: str
+    """Control of the catalogue that it vouches for."""
+    signer: str
+    """Id of the principal who signed it."""
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,6 +335,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     """Models, datasets, documents and the system itself (``system:NAME``, named by the declaration's bytes)."""
     origins: dict[str, Origin] = msgspec.field(default_factory=dict)
     """Id of a model to its recorded origin; a model that was made unrecorded has none."""
+    claims: tuple[Claim, ...] = ()
+    """Reviews of the system that stand, one for each concern and signer."""
 
     def of_kind(self, kind: str) -> tuple[Artefact, ...]:
         """All artefacts of one kind, in the order of the declaration."""

@@ -58,10 +58,12 @@ def confine(memory_bytes: int, cpu_seconds: int) -> State:
 
 
 def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
-    """Set the limits of this process, for good."""
+    """Set the limits of this process, for good. One second of processor time lies between the signal that tells
+    of the limit and the end, so that whoever watches knows why.
+    """
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     for kind, limit in (
         (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),

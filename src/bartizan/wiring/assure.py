@@ -22,6 +22,7 @@ from bartizan.core.view import View
 from bartizan.lifecycle.plan import Job, answer, current_digests, documents, plan, why_due
 from bartizan.lifecycle.runner import Ending, Listener, Work, run
 from bartizan.wiring import registry, results
+from bartizan.wiring.claims import needs_claims, with_claims
 from bartizan.wiring.origins import with_origins
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import ATTEMPTS, Workspace
@@ -64,6 +65,9 @@ def situation(workspace: Workspace, system: System, *, only: tuple[str, ...] = (
     """Look at the system and at everything the ledger says about it now."""
     with workspace.view() as view:
         system = with_origins(workspace, view, system)
+        if needs_claims(system):
+            said = weigh(workspace, view, system, plan(system, registry.checks()))[1]
+            system = with_claims(system, said)
         jobs = plan(system, registry.checks(only))
         everything = jobs if not only else plan(system, registry.checks())
         current, evidence = weigh(workspace, view, system, everything)
@@ -180,7 +184,11 @@ def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener:
         system=before.system,
         jobs=tuple(jobs),
         settled=_settled(answers),
-        services=functools.partial(CheckServices, workspace.settings.path("journals")),
+        services=functools.partial(
+            CheckServices,
+            workspace.settings.path("journals"),
+            confinement=workspace.settings.values["confinement"],
+        ),
         reports=report,
         clean=lambda: frozenset(clean),
     )

@@ -37,6 +37,7 @@ SETTINGS = (
     Setting("passphrase_file", "", "File whose first line unlocks key files; BARTIZAN_PASSPHRASE holds it directly."),
     Setting("journals", f"{STATE}/journals", "Folder in which attacks keep what they asked, to go on after a kill."),
     Setting("report", "bartizan-report", "Folder that reports are written into."),
+    Setting("confinement", "limits", "Layers that must hold a process before it is given a model, by commas; or all."),
     Setting("workers", "0", "Processes that run checks; 0 takes one per core."),
 )
 """Relative paths start from the folder of bartizan.toml."""

@@ -59,6 +59,8 @@ STRICTER: dict[str, dict[str, Any]] = {
     "DocumentPart.path": _PATH,
     "Advisories.database": {"minLength": 1},
     "Advisories.max_age": _DURATION,
+    "Environment.repository": {"minLength": 1},
+    "Environment.ports_allowed": {"items": {"type": "integer", "minimum": 1, "maximum": 65535}},
     "Component.name": _NAME,
     "Exposure.consider": _SOME,
     "Expectation.metrics": {

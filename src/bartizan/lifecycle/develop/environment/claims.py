@@ -8,7 +8,7 @@ import msgspec
 
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.system import Claim
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +37,7 @@ def _tested(name: str, asked: Asked, said: Sequence[Claim], system: str) -> Test
     signers = sorted({claim.signer for claim in said if claim.concern == asked.concern})
     findings = []
     if len(signers) < asked.signers:
+        command = f"bartizan decide review --about {system} --concerns {asked.concern}"
         findings = [
             Finding(
                 rule="environment/claim-missing",
@@ -44,9 +45,9 @@ def _tested(name: str, asked: Asked, said: Sequence[Claim], system: str) -> Test
                 title=f"Nobody vouches that {asked.says}" if not signers else f"Too few vouch that {asked.says}",
                 where=f"claim {name}",
                 detail=f"{len(signers)} of {asked.signers} signed reviews stand",
-                remedy=f'run `bartizan decide review --about {system} --concerns {asked.concern} --role ROLE --reason "..."`.',
+                remedy=f'run `{command} --role ROLE --reason "..."`.',
                 cwe=("CWE-308",) if name == "mfa" else ("CWE-654",),
                 controls=(asked.concern,),
             )
         ]
-    return tested(f"claims/{name}", findings, f"signed by {', '.join(signers)}" if signers else "")
+    return answer(f"claims/{name}", findings, f"signed by {', '.join(signers)}" if signers else "")

@@ -55,7 +55,9 @@ def read_protection(data: bytes) -> Protection:
     raise InputError("this is no branch protection of a known form", remedy=_REMEDY)
 
 
-_REMEDY = "save what the forge's API gives: GitHub branches/B/protection or rules/branches/B, GitLab protected_branches/B."
+_REMEDY = (
+    "save what the forge's API gives: GitHub branches/B/protection or rules/branches/B, GitLab protected_branches/B."
+)
 
 
 def _github(document: dict[str, Any]) -> Protection:

@@ -20,7 +20,7 @@ from bartizan.lifecycle.develop.environment.permissions import Place, keys, perm
 from bartizan.lifecycle.develop.environment.ports import ports
 from bartizan.lifecycle.develop.environment.repository import Repository, judge
 from bartizan.lifecycle.develop.environment.runtime import interpreter, pins, vulnerable
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 from bartizan.lifecycle.develop.environment.variables import variables
 from bartizan.lifecycle.develop.secrets.search import search
 from bartizan.lifecycle.develop.vulnerabilities.check import Looked
@@ -124,8 +124,10 @@ def quick(at: Surroundings) -> tuple[Tested, ...]:
 def _secrets(at: Surroundings) -> Tested:
     result = search(at.project, salt=at.salt, skip=SKIPPED | frozenset(at.part.skip))
     findings = [msgspec.structs.replace(finding, controls=("2.2-f",)) for finding in result.findings]
-    missed = f"{len(result.unread)} files could not be searched, the first is {result.unread[0]}" if result.unread else ""
-    return tested("files/secrets", findings, f"{result.files} files searched", unknown=missed)
+    missed = (
+        f"{len(result.unread)} files could not be searched, the first is {result.unread[0]}" if result.unread else ""
+    )
+    return answer("files/secrets", findings, f"{result.files} files searched", unknown=missed)
 
 
 def compare(seen: Seen, baseline: Seen | None = None) -> Compared:

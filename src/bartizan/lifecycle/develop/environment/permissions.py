@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from bartizan.core.finding import Finding, Severity
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 from bartizan.lifecycle.develop.secrets.rules import is_open_key
 
 MOST_ENTRIES = 100_000
@@ -54,7 +54,7 @@ def permissions(places: Iterable[Place], owner: int) -> Tested:
             findings += _judge(entry, owner)
     unknown = f"{len(missed)} entries could not be looked at, the first is {missed[0]}" if missed else ""
     unique = {(finding.rule, finding.where): finding for finding in findings}
-    return tested("files/permissions", unique.values(), f"{count} files and folders", unknown=unknown)
+    return answer("files/permissions", unique.values(), f"{count} files and folders", unknown=unknown)
 
 
 def _way_to(place: Place) -> Iterator[Entry]:
@@ -165,7 +165,7 @@ def keys(places: Iterable[Place]) -> Tested:
                 count += 1
                 findings += _judge_key(entry, data)
     unknown = f"{len(missed)} entries could not be looked at, the first is {missed[0]}" if missed else ""
-    return tested("files/keys", findings, f"{count} private keys", unknown=unknown)
+    return answer("files/keys", findings, f"{count} private keys", unknown=unknown)
 
 
 def _read(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from bartizan.core.finding import Finding, Severity
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 
 LISTENING = "0A"
 LARGEST_TABLE = 64 << 20
@@ -141,7 +141,7 @@ def ports(proc: Path, allowed: Iterable[int] = ()) -> Tested:
     ]
     unique = {(finding.rule, finding.where): finding for finding in findings}
     note = f"{len(listeners)} listening sockets, {len(outside)} of them on an outside address"
-    return tested("host/ports", unique.values(), note, unknown=missed)
+    return answer("host/ports", unique.values(), note, unknown=missed)
 
 
 def _tables(proc: Path) -> tuple[list[str], str]:
@@ -160,9 +160,7 @@ def parse_table(text: str) -> Iterator[Listener]:
         with contextlib.suppress(ValueError, IndexError):
             if fields[3] == LISTENING:
                 address, _, port = fields[1].partition(":")
-                yield Listener(
-                    address=_address(address), port=int(port, 16), user=int(fields[7]), inode=int(fields[9])
-                )
+                yield Listener(address=_address(address), port=int(port, 16), user=int(fields[7]), inode=int(fields[9]))
 
 
 def _address(text: str) -> str:

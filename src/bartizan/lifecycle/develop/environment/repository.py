@@ -21,7 +21,7 @@ from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding, Severity
 from bartizan.lifecycle.develop.environment.forge import Protection, read_protection
 from bartizan.lifecycle.develop.environment.runtime import is_lock
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 
 COMMITS = 100
 """Newest commits whose signatures are counted."""
@@ -34,7 +34,9 @@ _PIPELINES = (
     ".woodpecker.yml", ".travis.yml", "cloudbuild.yaml",
 )  # fmt: skip
 _PIPELINE_FOLDERS = (".github/workflows", ".forgejo/workflows", ".gitea/workflows", ".woodpecker")
-_TESTS = re.compile(r"\b(?:py\.?test|tox|nox|unittest|ctest|make\s+(?:test|check)|hatch\s+(?:run\s+)?test|bartizan\s+\w+)\b")
+_TESTS = re.compile(
+    r"\b(?:py\.?test|tox|nox|unittest|ctest|make\s+(?:test|check)|hatch\s+(?:run\s+)?test|bartizan\s+\w+)\b"
+)
 _COMMENT = re.compile(r"(?:^|\s)#.*$", re.MULTILINE)
 _USES = re.compile(r"^\s*(?:-\s*)?uses:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 _PINNED_ACTION = re.compile(r"@[0-9a-f]{40}(?:[0-9a-f]{24})?$|^docker://.+@sha256:[0-9a-f]{64}$|^\./")
@@ -171,7 +173,7 @@ def _branch(found: Repository, said: Protection | None, problem: str) -> Tested:
     name = "repository/branch-protection"
     if not found.folder:
         finding = _finding("no-repository", Severity.HIGH, "The project lies in no git repository", "keep it in one.")
-        return tested(name, [finding])
+        return answer(name, [finding])
     if said is None:
         finding = _finding(
             "protection-not-shown",
@@ -179,8 +181,8 @@ def _branch(found: Repository, said: Protection | None, problem: str) -> Tested:
             "Nothing shows that the branch is protected",
             "export the protection from the forge, and name the file as branch_protection in [environment].",
         )
-        return tested(name, [finding], unknown=problem)
-    return tested(name, _protection_gaps(said), said.forge)
+        return answer(name, [finding], unknown=problem)
+    return answer(name, _protection_gaps(said), said.forge)
 
 
 def _protection_gaps(said: Protection) -> Iterator[Finding]:
@@ -209,7 +211,7 @@ def _review(found: Repository, said: Protection | None, problem: str) -> Tested:
         title = "No CODEOWNERS file says who reviews what"
         findings.append(_finding("no-owners", Severity.LOW, title, "write one, with several people for each path."))
     note = f"{said.approvals} approvals, " if said else ""
-    return tested(name, findings, f"{note}{owners} lines of CODEOWNERS", unknown=problem)
+    return answer(name, findings, f"{note}{owners} lines of CODEOWNERS", unknown=problem)
 
 
 def _owner_lines(text: str) -> int:
@@ -226,7 +228,7 @@ def _tests(found: Repository, said: Protection | None) -> Tested:
     if said is not None and not said.tests:
         title = "A change may be merged while its tests fail"
         findings.append(_finding("tests-not-required", Severity.MEDIUM, title, "require the tests to pass."))
-    return tested("repository/tests", findings, ", ".join(running) or "no pipeline runs tests")
+    return answer("repository/tests", findings, ", ".join(running) or "no pipeline runs tests")
 
 
 def _actions(pipelines: Mapping[str, str]) -> Tested:
@@ -247,16 +249,16 @@ def _actions(pipelines: Mapping[str, str]) -> Tested:
         )
         for name, action in loose
     ]
-    return tested("repository/actions", findings, f"{len(used)} uses of actions")
+    return answer("repository/actions", findings, f"{len(used)} uses of actions")
 
 
 def _signed(found: Repository, said: Protection | None) -> Tested:
     name, total = "repository/signed-commits", len(found.signatures)
     count = sum(found.signatures)
     if not found.folder:
-        return tested(name, [], unknown="there is no git repository")
+        return answer(name, [], unknown="there is no git repository")
     if found.problem or not total:
-        return tested(name, [], unknown=found.problem or "there is no commit, or git may not read it")
+        return answer(name, [], unknown=found.problem or "there is no commit, or git may not read it")
     findings = []
     if count < total:
         title = f"{total - count} of the newest {total} commits carry no signature"
@@ -264,7 +266,7 @@ def _signed(found: Repository, said: Protection | None) -> Tested:
     if said is not None and not said.signed and count < total:
         title = "The forge takes commits without a signature"
         findings.append(_finding("signatures-not-required", Severity.LOW, title, "require signed commits."))
-    return tested(name, findings, f"{count} of the newest {total} commits carry a signature, not verified here")
+    return answer(name, findings, f"{count} of the newest {total} commits carry a signature, not verified here")
 
 
 def _finding(rule: str, severity: Severity, title: str, remedy: str) -> Finding:

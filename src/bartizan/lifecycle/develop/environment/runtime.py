@@ -8,7 +8,7 @@ from datetime import date
 
 from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding, Severity
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 from bartizan.lifecycle.develop.vulnerabilities.check import Looked, summary
 from bartizan.lifecycle.develop.vulnerabilities.inventories import of_lock
 
@@ -35,14 +35,14 @@ def interpreter(version: tuple[int, int], today: date) -> Tested:
     if end is None:
         known = version < min(END_OF_LIFE)
         findings = [_outdated(name, Severity.HIGH, f"{name} gets no security fixes any more")] if known else []
-        return tested("runtime/python", findings, name, unknown="" if known else f"the end of {name} is not known here")
+        return answer("runtime/python", findings, name, unknown="" if known else f"the end of {name} is not known here")
     days = (end - today).days
     findings = []
     if days < 0:
         findings = [_outdated(name, Severity.HIGH, f"{name} gets no security fixes since {end}")]
     elif days <= SOON_DAYS:
         findings = [_outdated(name, Severity.LOW, f"{name} gets security fixes only until {end}")]
-    return tested("runtime/python", findings, f"{name}, supported until {end}")
+    return answer("runtime/python", findings, f"{name}, supported until {end}")
 
 
 def _outdated(name: str, severity: Severity, title: str) -> Finding:
@@ -63,7 +63,7 @@ def vulnerable(looked: Looked) -> Tested:
     if not looked.matched.checked:
         gaps = "no package was looked up"
     findings = [each.finding(looked.at) for each in looked.counting]
-    return tested("packages/vulnerabilities", findings, summary(looked), unknown=gaps)
+    return answer("packages/vulnerabilities", findings, summary(looked), unknown=gaps)
 
 
 def is_lock(name: str) -> bool:
@@ -88,7 +88,7 @@ def pins(locks: Mapping[str, bytes]) -> Tested:
     note = f"{len(locks)} lock files, {hashed} packages with a hash"
     if locks and not hashed and not unknown:
         unknown = "" if findings else "the lock files hold no package"
-    return tested("repository/pins", findings, note, unknown=unknown)
+    return answer("repository/pins", findings, note, unknown=unknown)
 
 
 def _missing_lock() -> Iterator[Finding]:
@@ -128,7 +128,8 @@ def hashes(data: bytes, name: str) -> tuple[int, list[str]]:
     """
     if name.rsplit("/", 1)[-1] in LOCK_NAMES:
         return _of_document(data, name)
-    total, without = 0, []
+    total = 0
+    without: list[str] = []
     for raw in _CONTINUED.sub(" ", data.decode("utf-8", "replace")).splitlines():
         line = raw.split(" #")[0].strip()
         if not line or line.startswith(("#", "-")):

@@ -25,7 +25,7 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     findings: tuple[Finding, ...] = ()
 
 
-def tested(name: str, findings: Iterable[Finding], note: str = "", *, unknown: str = "") -> Tested:
+def answer(name: str, findings: Iterable[Finding], note: str = "", *, unknown: str = "") -> Tested:
     """The answer that findings make: failed from high severity on, warned below.
 
     ``unknown`` says what could not be looked at. It never hides a finding, and never leaves a pass.

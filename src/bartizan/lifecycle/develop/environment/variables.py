@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from bartizan.core.finding import Finding, Severity
-from bartizan.lifecycle.develop.environment.tested import Tested, tested
+from bartizan.lifecycle.develop.environment.tested import Tested, answer
 from bartizan.lifecycle.develop.secrets.finding import find
 
 LEAST_VALUE = 6
@@ -25,7 +25,7 @@ def variables(environment: Mapping[str, str]) -> Tested:
         hits = find(value, is_text=False)
         if hits or _promises(name, value):
             findings.append(_finding(name, hits[0].rule if hits else ""))
-    return tested("variables/secrets", findings, f"{len(environment)} variables")
+    return answer("variables/secrets", findings, f"{len(environment)} variables")
 
 
 def _promises(name: str, value: bytes) -> bool:

@@ -20,9 +20,10 @@ from bartizan.lifecycle.develop.scan.containers.directory import CENTRAL, EOCD_M
 from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
 from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
 from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
+from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
-from bartizan.lifecycle.develop.scan.source import Draft, Folder, Source, has_changed, printable, read_file
+from bartizan.lifecycle.develop.scan.source import Draft, Folder, Source, has_changed, printable, read_file, window
 from bartizan.lifecycle.develop.scan.verdict import Coverage, Report, Verdict
 
 VERSION = "1"
@@ -75,7 +76,8 @@ class Scan:
         readings = []
         is_archive = kind in {"tar", "7z"}
         if kind not in {"zip", "tflite"} and report.format != "zip" and _has_directory(source, in_archive=is_archive):
-            readings.append(examine_zip(source.child("<archive at the end>", source.data), self.meter, self.examine))
+            archive = _archive(source) if report.total_coverage is Coverage.EXAMINED else source.data
+            readings.append(examine_zip(source.child("<archive at the end>", archive), self.meter, self.examine))
         if kind != "tar" and is_header(source.data):
             readings.append(self._examine_as("tar", source.child("<tar archive from the front>", source.data)))
         front = detect.front(source.data) if kind == "tar" else "unknown"
@@ -228,6 +230,12 @@ def _has_directory(source: Source, *, in_archive: bool) -> bool:
     if in_archive and end.prefix and end.end < len(source.data):
         return False
     return bytes(source.data[end.directory : end.directory + 4]) == b"PK\x01\x02"
+
+
+def _archive(source: Source) -> Buffer:
+    """The bytes of the archive alone: what is around it belongs to the other reading."""
+    end = find_end(source.data)
+    return window(source.data, end.prefix, end.end) if end else source.data
 
 
 def _merge(report: Report, extra: Report) -> Report:

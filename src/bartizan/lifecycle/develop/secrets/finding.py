@@ -23,28 +23,37 @@ LEAST_ASSIGNED = 16
 """Characters below which a value is too short to tell chance from a word."""
 ASSIGNED_BITS = 3.6
 """Entropy of a value without a form of its own: 16 random characters have 3.6 to 4.0, words 2.5 to 3.4."""
+LEAST_HEXADECIMAL = 32
+"""Shorter ones are numbers, marks and checksums."""
+HEXADECIMAL_BITS = 3.0
 PASSWORD_BITS = 2.7
 MOST_FOUND = 1000
 """Secrets of one piece of data; more say nothing new."""
 
-_NAMES = (
-    b"passw", b"passphrase", b"secret", b"token", b"api_key", b"apikey", b"api-key", b"access_key", b"accesskey",
-    b"access-key", b"private_key", b"privatekey", b"credential", b"auth_key", b"account_key", b"pwd",
-)  # fmt: skip
+_NAMES = (b"pass", b"pwd", b"secret", b"token", b"credential", b"key")
 """Parts of names that promise a secret, in small letters."""
-_PASSWORDS = (b"passw", b"passphrase", b"pwd")
+_PASSWORD = re.compile(rb"pass(?:w(?:or)?d|phrase)|pwd")
+_KEY_OF = tuple(
+    first + middle
+    for first in (b"api", b"access", b"private", b"auth", b"account", b"secret")
+    for middle in (b"", b"_", b"-")
+)
+"""What makes a key a secret one: ``api_key``, ``accessKey``; a key of a dictionary is none."""
 _QUOTED = re.compile(
     rb"""[\w.-]{0,24}(?:\\?["'])?\]?[ \t]{0,4}(?::[ \t]{0,2}[\w\[\]|. ]{1,24}=|=>|:=|=|:)[ \t]{0,4}\\?(?P<quote>["'])"""
     rb"""(?P<secret>[^"'\\\r\n]{8,256})\\?(?P=quote)"""
 )
 _BARE = re.compile(rb"""[\w.-]{0,24}[ \t]{0,4}[=:][ \t]{0,4}(?P<secret>[^\s"'#;,]{8,256})[ \t]*(?:$|[\r\n#;])""")
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
 _NO_SECRET = re.compile(
     rb"^(?:[A-Za-z_][\w]*[.(\[]|/|\.{1,2}/|~|https?:|file:|arn:|[A-Za-z]:\\|sha\d+[:-]|[\d.:-]+$|[a-f0-9]{8}-[a-f0-9]{4}-)"
     rb"|[ ()]"
 )
 """Calls, attributes, paths, addresses, dates, digests, sentences, UUIDs."""
-_PUBLIC = re.compile(rb"(?:public|tokeni[sz]er|_?tokens?_?(?:type|id|name|url|count|class)|cancellation|csrf_|_path|_file)")
+_PUBLIC = re.compile(
+    rb"(?:public|tokeni[sz]er|_?tokens?_?(?:type|id|name|url|count|class)|cancellation|csrf_|_path|_file)"
+)
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,10 +119,15 @@ def _assigned(data: bytes, *, bare: bool) -> Iterator[Hit]:
     low = data.lower()
     for name in _NAMES:
         for start in _places(low, name):
+            if name == b"key" and not low.endswith(_KEY_OF, max(0, start - 8), start):
+                continue
             match = _QUOTED.match(data, start) or (_BARE.match(data, start) if bare else None)
             if match is None or _PUBLIC.search(low, max(0, start - 12), match.start("secret")):
                 continue
-            rule = ASSIGNED_PASSWORD if name in _PASSWORDS else ASSIGNED
+            is_password = name in {b"pass", b"pwd"}
+            if is_password and not _PASSWORD.match(low, start):
+                continue
+            rule = ASSIGNED_PASSWORD if is_password else ASSIGNED
             if _is_assigned(match["secret"], rule):
                 yield Hit(rule=rule, start=match.start("secret"), secret=match["secret"])
 
@@ -127,13 +141,9 @@ def _is_assigned(value: bytes, rule: str) -> bool:
         return False
     if rule == ASSIGNED_PASSWORD:
         return entropy(value) >= PASSWORD_BITS
-    return len(value) >= LEAST_ASSIGNED and entropy(value) >= _bits_expected(value)
-
-
-def _bits_expected(value: bytes) -> float:
-    """Hexadecimal has fewer letters to draw from."""
-    is_hexadecimal = all(letter in b"0123456789abcdefABCDEF" for letter in value)
-    return 3.0 if is_hexadecimal else ASSIGNED_BITS
+    if all(letter in _HEXADECIMAL for letter in value):
+        return len(value) >= LEAST_HEXADECIMAL and entropy(value) >= HEXADECIMAL_BITS
+    return len(value) >= LEAST_ASSIGNED and entropy(value) >= ASSIGNED_BITS
 
 
 def _is_marked(data: bytes, at: int) -> bool:

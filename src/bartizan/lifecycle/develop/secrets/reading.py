@@ -165,7 +165,7 @@ _UNPACKERS: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ\0", lzma.LZMAFile),
     (b"\x28\xb5\x2f\xfd", lambda stream: zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)),
-    (b"\x04\x22\x4d\x18", lambda stream: lz4.frame.LZ4FrameFile(stream)),
+    (b"\x04\x22\x4d\x18", lz4.frame.LZ4FrameFile),
 )
 
 
@@ -223,19 +223,25 @@ def _windows(stream: BinaryIO, name: str, reading: Reading, head: bytes) -> Iter
     decode = _decoder(head)
     is_text = decode is not None or b"\0" not in head
     carried, offset, lines = b"", 0, 0
+    part = _read(stream, reading)
     while True:
-        if reading.read >= reading.limits.unpacked:
+        if part and reading.read > reading.limits.unpacked:
             reading.miss(name, "more was read than the limit; the rest of it is not searched")
             return
-        part = stream.read(WINDOW)
-        reading.read += len(part)
+        after = _read(stream, reading) if part else b""
         data = carried + (decode(part) if decode else part)
-        fresh = len(data) if not part else max(0, len(data) - OVERLAP)
+        fresh = max(0, len(data) - OVERLAP) if after else len(data)
         yield Piece(name=name, data=data, offset=offset, lines=lines, fresh=fresh, is_text=is_text)
-        if not part:
+        if not after:
             return
         lines += data.count(b"\n", 0, fresh)
-        offset, carried = offset + fresh, data[fresh:]
+        offset, carried, part = offset + fresh, data[fresh:], after
+
+
+def _read(stream: BinaryIO, reading: Reading) -> bytes:
+    part = stream.read(WINDOW)
+    reading.read += len(part)
+    return part
 
 
 def _decoder(head: bytes) -> Callable[[bytes], bytes] | None:
@@ -243,7 +249,7 @@ def _decoder(head: bytes) -> Callable[[bytes], bytes] | None:
     if not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return None
     decoder = codecs.getincrementaldecoder("utf-16")("replace")
-    return lambda data: decoder.decode(data, final=not data).encode("utf-8", "replace")
+    return lambda data: decoder.decode(data).encode("utf-8", "replace")
 
 
 def _notebook(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Piece]:

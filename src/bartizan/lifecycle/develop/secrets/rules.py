@@ -22,9 +22,9 @@ from bartizan.core.finding import Severity
 
 LEAST_BITS = 3.0
 """Shannon entropy, in bits a character, below which a token is made up: a sample, a row of x."""
-NEW_TOKEN = "withdraw the token at its issuer, make a new one, and keep that outside of files that travel."
+NEW_TOKEN = "withdraw the token at its issuer, make a new one, and keep that outside of files that travel."  # noqa: S105 -- words for people
 NEW_KEY = "replace the key and everything it signs or opens; keep the new one encrypted, apart from the model."
-NEW_PASSWORD = "change the password, and read it from the environment or a secret store when the program starts."
+NEW_PASSWORD = "change the password, and read it from the environment or a secret store when the program starts."  # noqa: S105 -- words for people
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def is_password(secret: bytes) -> bool:
 
 
 _PLACEHOLDERS = re.compile(
-    rb"^[<\[({$%*.]|[>\])}]$|\$\{|\$\(|\{\{|%\(|%s|\{\w*\}|<\w|your|change|example|placeholder|dummy|sample|fake|redacted"
+    rb"^(?:pass|pwd|pw|p4ss|mypass|tiger|postgres|repo|root)$|^[<\[({$%*.]|[>\])}]$|\$\{|\$\(|\{\{|%\(|%s|\{\w*\}|<\w|your|change|example|placeholder|dummy|sample|fake|redacted"
     rb"|hidden|secret|passw|token|apikey|api_key|xxx|\*\*\*|\.\.\.|todo|none|null|undefined|environ|getenv|test|foo|bar"
     rb"|default|1234|abcd|qwerty|admin|user|\bkey\b",
     re.IGNORECASE,
@@ -137,14 +137,14 @@ RULES: tuple[Rule, ...] = (
     _token(
         "gitlab-token",
         "A token of GitLab",
-        "glpat- gldt- glrt- glptt- glcbt- glagent-",
-        r"gl(?:pat|dt|rt|ptt|cbt|agent)-[A-Za-z0-9_.-]{20,300}",
+        "glpat- gldt- glrt- glptt-",
+        r"gl(?:pat|dt|rt|ptt)-[A-Za-z0-9_.-]{20,300}",
         Severity.CRITICAL,
     ),
     _token(
         "slack-token",
         "A token of Slack",
-        "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xapp-",
+        "xox xapp-",
         r"xox[abeprs]-[0-9]{6,14}-[0-9A-Za-z-]{10,250}|xapp-[0-9]-[A-Z0-9]{9,13}-[0-9]{9,14}-[0-9a-f]{64}",
     ),
     Rule(
@@ -168,7 +168,9 @@ RULES: tuple[Rule, ...] = (
         "sk-",
         r"sk-(?:(?:proj|svcacct|admin|None)-)?[A-Za-z0-9_-]{20,90}?T3BlbkFJ[A-Za-z0-9_-]{20,90}",
     ),
-    _token("anthropic-key", "A key of the Anthropic API", "sk-ant-", r"sk-ant-[a-z]{3,6}[0-9]{2}-[A-Za-z0-9_-]{60,140}"),
+    _token(
+        "anthropic-key", "A key of the Anthropic API", "sk-ant-", r"sk-ant-[a-z]{3,6}[0-9]{2}-[A-Za-z0-9_-]{60,140}"
+    ),
     _token("replicate-token", "A token of Replicate", "r8_", r"r8_[A-Za-z0-9]{37}"),
     _token("databricks-token", "A token of Databricks", "dapi", r"dapi[0-9a-f]{32}(?:-[0-9])?"),
     _token("groq-key", "A key of the Groq API", "gsk_", r"gsk_[A-Za-z0-9]{52}"),
@@ -178,8 +180,8 @@ RULES: tuple[Rule, ...] = (
     _token("pypi-token", "An upload token of PyPI", "pypi-AgE", r"pypi-AgE[A-Za-z0-9_-]{60,400}", Severity.CRITICAL),
     _token("npm-token", "A token of npm", "npm_", r"npm_[A-Za-z0-9]{36}", Severity.CRITICAL),
     _token("docker-token", "A token of Docker Hub", "dckr_", r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{27,40}"),
-    _token("digitalocean-token", "A token of DigitalOcean", "dop_v1_ doo_v1_", r"do[op]_v1_[0-9a-f]{64}"),
-    _token("vault-token", "A token of HashiCorp Vault", "hvs. hvb.", r"hv[sb]\.[A-Za-z0-9_-]{24,200}"),
+    _token("digitalocean-token", "A token of DigitalOcean", "dop_v1_", r"dop_v1_[0-9a-f]{64}"),
+    _token("vault-token", "A token of HashiCorp Vault", "hvs.", r"hvs\.[A-Za-z0-9_-]{24,200}"),
     _token("grafana-token", "A service token of Grafana", "glsa_", r"glsa_[A-Za-z0-9]{32}_[0-9a-f]{8}"),
     _token("stripe-key", "A live key of Stripe", "sk_live_ rk_live_", r"[rs]k_live_[0-9A-Za-z]{24,120}"),
     _token("sendgrid-key", "A key of SendGrid", "SG.", r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
@@ -221,7 +223,9 @@ RULES: tuple[Rule, ...] = (
         id="secrets/url-password",
         title="An address that holds a password",
         keywords=(b"://",),
-        pattern=re.compile(rb"""://[^\s:/@"'`<>\\(){}\[\],?#&]{1,80}:(?P<secret>[^\s@/"'`<>\\,]{4,120})@[A-Za-z0-9\[]"""),
+        pattern=re.compile(
+            rb"""://[^\s:/@"'`<>\\(){}\[\],?#&]{1,80}:(?P<secret>[^\s@/"'`<>\\,]{4,120})@[A-Za-z0-9\[]"""
+        ),
         remedy=NEW_PASSWORD,
         sound=is_password,
     ),
@@ -230,8 +234,8 @@ RULES: tuple[Rule, ...] = (
 
 ASSIGNED = "secrets/assigned"
 ASSIGNED_TITLE = "A value that looks like chance stands beside a name that promises a secret"
-ASSIGNED_PASSWORD = "secrets/password"
-ASSIGNED_PASSWORD_TITLE = "A password stands in plain text"
+ASSIGNED_PASSWORD = "secrets/password"  # noqa: S105 -- words for people
+ASSIGNED_PASSWORD_TITLE = "A password stands in plain text"  # noqa: S105 -- words for people
 
 TITLES: dict[str, str] = {
     **{rule.id: rule.title for rule in RULES},

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from bartizan.core.errors import ArtefactError
 from bartizan.core.finding import Finding, Severity, worst_first
@@ -20,6 +21,11 @@ SHOWN = 4
 MARK_DIGITS = 16
 SALT_BYTES = 32
 MOST_FOUND = 10_000
+LEAST_RUN = 20
+"""No secret with a form of its own is shorter."""
+MOST_RUNS = 100
+"""Runs in a window from which on it is quicker to search all of it."""
+_PRINTABLE = np.array([32 <= code < 127 or code in (9, 10, 13) for code in range(256)])  # noqa: PLR2004 -- ASCII
 _BARE = (".env", ".yaml", ".yml", ".ini", ".cfg", ".conf", ".properties", ".toml", ".netrc", ".pypirc", ".npmrc")
 """Ends of names of files that write values without quotes."""
 
@@ -110,9 +116,26 @@ def _secrets(
 ) -> Iterator[Secret]:
     for piece in pieces_of(path, reading, skip):
         is_bare = _is_bare(piece.name)
-        for hit in find(piece.data, is_text=piece.is_text, bare=is_bare, allow_marked=allow_marked):
+        if not piece.is_text:
+            yield from (_secret(piece, hit, salt) for hit in _in_binary(piece.data) if hit.start < piece.fresh)
+            continue
+        for hit in find(piece.data, bare=is_bare, allow_marked=allow_marked):
             if hit.start < piece.fresh:
                 yield _secret(piece, hit, salt)
+
+
+def _in_binary(data: bytes) -> Iterator[Hit]:
+    """Secrets in the runs of printable characters; numbers hold few, so most of a model is passed over quickly."""
+    printable = _PRINTABLE[np.frombuffer(data, np.uint8)]
+    edges = np.flatnonzero(np.diff(printable, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    long = ends - starts >= LEAST_RUN
+    if int(long.sum()) > MOST_RUNS:
+        yield from find(data, is_text=False)
+        return
+    for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
+        for hit in find(data[start:end], is_text=False):
+            yield msgspec.structs.replace(hit, start=hit.start + start)
 
 
 def _is_bare(name: str) -> bool:

@@ -8,6 +8,7 @@ many numbers.
 from __future__ import annotations
 
 import contextlib
+import pickle  # only written
 
 from bartizan.lifecycle.develop.scan.containers.torch import DeclaredStorages
 from bartizan.lifecycle.develop.scan.pickle import constants
@@ -16,7 +17,10 @@ from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, 
 from bartizan.lifecycle.develop.scan.pickle.stream import Walk
 from bartizan.lifecycle.develop.scan.source import Draft, Source
 
-MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+MAGIC = 0x1950A86A20F9469CFC6C
+_FIRST = frozenset(pickle.dumps(MAGIC, protocol) for protocol in range(2, 6))
+"""The first pickle in every protocol that ``torch.save`` takes."""
+_LONGEST = max(map(len, _FIRST)) + 1
 PICKLES = 5
 _OTHER_SIZES = {op.PROTO: 2, op.FRAME: 9, op.BINPUT: 2, op.LONG_BINPUT: 5, op.BINGET: 2, op.LONG_BINGET: 5}
 
@@ -32,7 +36,7 @@ class LegacyTorch(DeclaredStorages):
     @classmethod
     def begun_by(cls, data: Buffer, first: Walk) -> LegacyTorch | None:
         """The file that begins with the pickle of torch's magic number, if that is what ``first`` is."""
-        is_magic = first.start == 0 and bytes(data[:4]) == b"\x80\x02\x8a\x0a" and bytes(data[4:14]) == MAGIC
+        is_magic = first.start == 0 and bytes(data[: min(first.end, _LONGEST)]) in _FIRST
         return cls() if is_magic else None
 
     def is_complete(self, pickles: int) -> bool:

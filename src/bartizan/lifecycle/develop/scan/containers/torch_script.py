@@ -28,7 +28,16 @@ _LINE = re.compile(rb"^(?=[^ \t\n])", re.MULTILINE)
 _GAP = rb"(?:[\s\\]|#[^\n]*\n)*"
 _FILES = re.compile(rb"\b(?:torch|aten)" + _GAP + rb"\." + _GAP + rb"(from_file|save|load)\b")
 _OPERATOR = re.compile(rb"\bops" + _GAP + rb"\." + _GAP + rb"(\w+)" + _GAP + rb"\." + _GAP + rb"(\w+)")
-_INDIRECT = re.compile(rb"\bgetattr" + _GAP + rb"\(")
+_INDIRECT = re.compile(rb"\bgetattr" + _GAP + rb"\((?!\w+, \"(?![A-Za-z_]\w*\")[^\"\\\n]+\"\))")
+"""``getattr``, but for a submodule whose name is no identifier: a traced ``Sequential`` has ``getattr(self, "0")``.
+
+No operator has such a name, so nothing but what the class declares can be meant.
+"""
+_ALIAS = re.compile(
+    rb"\"(?:[^\"\\\n]|\\[^\n])*+\"|'(?:[^'\\\n]|\\[^\n])*+'|#[^\n]*+|(?<![\w.])"
+    rb"(torch|ops(?:" + _GAP + rb"\." + _GAP + rb"\w++)?+)(?!\w)(?!" + _GAP + rb"\.)"
+)
+"""Texts and comments, and the families of operators by themselves: ``f = torch``, then ``f.save(x, "y")``."""
 
 
 def is_native_class(module: str) -> bool:
@@ -54,6 +63,9 @@ def examine_script(source: Source, limits: Limits) -> Report:
         draft.fire("torch/script-files", f"calls torch.{match[1].decode('ascii')}", match.start())
     for match in _INDIRECT.finditer(text):
         draft.fire("torch/script-operator", "calls getattr", match.start())
+    alias = next((match for match in _ALIAS.finditer(text) if match[1]), None)
+    if alias is not None:
+        draft.fire("torch/script-operator", f"gives {alias[1].split(b'.')[0].decode('ascii')} another name", alias.start())
     for match in _OPERATOR.finditer(text):
         family, name = match[1].decode("ascii", "replace"), match[2].decode("ascii", "replace")
         if family not in NATIVE_OPERATORS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 from bartizan.lifecycle.develop.scan.containers.directory import find_end
 from bartizan.lifecycle.develop.scan.containers.zip import ZipExaminer
@@ -71,6 +72,7 @@ class TfliteExaminer:
         self.flat = Flat(source.data)
         self.embedded = Embedded(draft, examine)
         self.buffers: list[Vector] = []
+        self.seen: set[int] = set()
         self.operators: list[tuple[int, str]] = []
         self.counts = {"subgraphs": 0, "operators": 0, "tensors": 0}
 
@@ -85,7 +87,7 @@ class TfliteExaminer:
         graphs = model.vector(2, 4).length
         if not graphs:
             self.draft.fire("tflite/malformed", "there is no graph", 0)
-        for graph in model.tables(2):
+        for graph in self._fresh(model, 2):
             self._graph(graph)
         self._metadata(model)
         for signature in model.tables(7):
@@ -98,6 +100,13 @@ class TfliteExaminer:
             vector = self.flat.vector(at, 1)
             table.text(field)
             self.embedded.judge_text(name, window(self.source.data, vector.start, vector.start + vector.length), at)
+
+    def _fresh(self, holder: Table, field: int) -> Iterator[Table]:
+        """The tables of a list; one that several offsets lead to is looked at once."""
+        for table in holder.tables(field):
+            if table.at not in self.seen:
+                self.seen.add(table.at)
+                yield table
 
     def _range(self, detail: str, at: int) -> None:
         self.draft.fire("tflite/buffer-range", detail, at)
@@ -189,13 +198,13 @@ class TfliteExaminer:
         self.counts["subgraphs"] += 1
         tensors = graph.vector(0, 4).length
         self.counts["tensors"] += tensors
-        for tensor in graph.tables(0):
+        for tensor in self._fresh(graph, 0):
             self._tensor(tensor)
         for field in (1, 2):
             for number in graph.numbers(field, "i"):
                 if not -1 <= number < tensors:
                     self._range(f"a graph uses tensor {number} of {tensors}", graph.at)
-        for operator in graph.tables(3):
+        for operator in self._fresh(graph, 3):
             self._operator(operator, tensors)
         self._judge_text("the name of a graph", graph, 4)
 

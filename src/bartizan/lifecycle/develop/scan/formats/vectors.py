@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from bartizan.lifecycle.develop.scan.formats.cursor import BrokenFormatError, Cursor
+from bartizan.lifecycle.develop.scan.formats.text import is_text
 from bartizan.lifecycle.develop.scan.limits import Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source
@@ -127,7 +128,7 @@ def is_word2vec(source: Source) -> bool:
     """Whether bytes begin as word2vec's binary form: a line of two counts, then words with vectors."""
     data = source.data
     match = _HEAD.match(bytes(data[:32]))
-    if match is None or not int(match[2]) or not _BINARY.search(bytes(data[match.end() : 1 << 16])):
+    if match is None or not int(match[2]) or not _BINARY.search(bytes(data[match.end() : 1 << 16])) or is_text(source):
         return False
     cursor = Cursor(data, match.end())
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bartizan.lifecycle.develop.scan.containers.legacy_torch import LegacyTorch
 from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
@@ -17,11 +19,24 @@ LINE_BREAKS = frozenset({b"", b"\n", b"\r\n"})
 """What editors and version control leave behind the last pickle of a file."""
 TRIVIAL = 3
 """Fewer opcodes than this are no pickle that anybody would append."""
+_SEPARATOR = re.compile(r"[,;\t ]")
+"""What stands between the columns of a table, and in the name of no package that can be installed."""
 
 
 def _begins_signed(data: Buffer, at: int) -> bool:
     """Whether a pickle with its signature lies at ``at``."""
     return at + 1 < len(data) and data[at] == op.PROTO and data[at + 1] <= op.HIGHEST_PROTOCOL
+
+
+def _is_table(one: Walk, data: Buffer) -> bool:
+    """Whether a pickle is rather two lines of a table: ``const,mean``, then ``.5,.7``, then a line that begins with a dot.
+
+    Carried out, it would import a module called ``onst,mean`` and stop. Only what calls nothing, goes on behind its
+    end and imports from nothing that can be installed is a table.
+    """
+    if one.calls or not one.judge.names or one.end >= len(data) or data[one.end : one.end + 1] in LINE_BREAKS:
+        return False
+    return all(_SEPARATOR.search(module.split(".")[0]) for module, _ in one.judge.names)
 
 
 class PickleExaminer:
@@ -112,6 +127,8 @@ class PickleExaminer:
         if one.ended == "stop" and "pickle/malformed" not in rules:
             data = self.source.data
             is_signed = data[one.start] == op.PROTO or _begins_signed(data, one.end)
+            if not is_signed and _is_table(one, data):
+                return False
             return harm or is_signed or one.opcodes >= TRIVIAL or one.end == len(data)
         return one.calls > 0 or "pickle/dangerous-callable" in rules
 

@@ -305,8 +305,10 @@ class Machine:
             else:
                 self.pending.append(run)
                 self.is_dense = False
-        if 0 <= self.frame_end < run.end and run.has_frames(self.data):
-            self._follow_frames(run.end)
+        if 0 <= self.frame_end < run.end:
+            is_chained = self.frame_end >= run.start and self.data[self.frame_end] == op.FRAME
+            if is_chained or run.has_frames(self.data):
+                self._follow_frames(run.end)
 
     def _follow_frames(self, until: int) -> None:
         """Follow the chain of frames through a run: each begins where the one before it ended."""

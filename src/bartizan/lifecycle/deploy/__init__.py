@@ -1,0 +1,1 @@
+"""Deploy: what was judged is what is served."""

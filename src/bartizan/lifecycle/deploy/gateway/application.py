@@ -1,0 +1,202 @@
+"""The gateway's data plane: a plain ASGI application (https://asgi.readthedocs.io, HTTP).
+
+Whatever comes in is bounded in size and time. Every answer is JSON and names the digest of the model
+in the header ``bartizan-model-digest``; no answer shows a traceback (CWE-209).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from bartizan import __version__
+from bartizan.core.errors import SandboxError, WorkError
+from bartizan.lifecycle.deploy.gateway import protocol
+from bartizan.lifecycle.deploy.gateway.protocol import MAX_BODY_BYTES, Question, RequestError
+from bartizan.lifecycle.deploy.gateway.schedule import Door, Served
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+MAX_WAITING = 32
+"""Requests that are read or answered at the same time; more are told to come again."""
+BODY_SECONDS = 10.0
+"""Time in which a request has to be here."""
+MAX_PATH = 512
+DIGEST_HEADER = "bartizan-model-digest"
+_LOG = logging.getLogger("bartizan.gateway")
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer before it is bytes."""
+
+    status: int
+    content: Any
+    headers: dict[str, str] = {}
+
+
+class Application:
+    """Routes requests to the door. ``model`` is the thread on which the model is asked."""
+
+    def __init__(self, door: Door, name: str, model: ThreadPoolExecutor) -> None:
+        self._door, self._name, self._model = door, name, model
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; connections that are no HTTP are closed."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            return
+        try:
+            reply = await self._answer(scope, receive)
+        except RequestError as error:
+            reply = Reply(error.status, {"error": error.message}, error.headers)
+        except Exception:  # noqa: BLE001 - nobody outside may see what went wrong inside
+            _LOG.exception("a request could not be answered")
+            reply = Reply(500, {"error": "the gateway made a mistake; its log says which"})
+        await self._send(reply, send)
+
+    async def _send(self, reply: Reply, send: Send) -> None:
+        body = msgspec.json.encode(reply.content)
+        digest = self._door.digest
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+            DIGEST_HEADER: f"sha256:{digest}" if digest else "unknown",
+            **reply.headers,
+        }
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        path = str(scope["path"])
+        parts = path.strip("/").split("/") if len(path) <= MAX_PATH else []
+        match parts:
+            case ["v2"]:
+                return self._get(scope, self._server)
+            case ["v2", "health", "live"]:
+                return self._get(scope, lambda: Reply(200, {"live": True}))
+            case ["v2", "health", "ready"]:
+                return self._get(scope, self._ready)
+            case ["v2", "models", name, *rest] if name == self._name:
+                return await self._of_model(scope, receive, rest)
+            case ["v2", "models", _, *_]:
+                raise RequestError(404, f"the only model here is {self._name}")
+        raise RequestError(404, "there is nothing here; begin with GET /v2")
+
+    async def _of_model(self, scope: Scope, receive: Receive, rest: list[str]) -> Reply:
+        match rest:
+            case ["versions", version, *more]:
+                if version.removeprefix("sha256:") != self._door.digest:
+                    raise RequestError(404, "this version of the model is not here")
+                rest = more
+        match rest:
+            case []:
+                return self._get(scope, lambda: Reply(200, protocol.metadata(self._served().description)))
+            case ["ready"]:
+                return self._get(scope, self._ready)
+            case ["infer"]:
+                _allow(scope, "POST")
+                return await self._infer(scope, receive)
+        raise RequestError(404, f"there is nothing here; begin with GET /v2/models/{self._name}")
+
+    def _get(self, scope: Scope, answer: Callable[[], Reply]) -> Reply:
+        _allow(scope, "GET")
+        return answer()
+
+    def _server(self) -> Reply:
+        return Reply(200, {"name": "bartizan", "version": __version__, "extensions": [], "models": [self._name]})
+
+    def _ready(self) -> Reply:
+        reason, digest = self._door.reason, self._door.digest
+        content = {"name": self._name, "ready": not reason, "version": digest or ""}
+        return Reply(503 if reason else 200, content | ({"error": reason} if reason else {}))
+
+    def _served(self) -> Served:
+        served = self._door.served
+        if served is None:
+            raise _out(self._door.reason)
+        return served
+
+    async def _infer(self, scope: Scope, receive: Receive) -> Reply:
+        self._served()
+        if self._waiting >= MAX_WAITING:
+            raise RequestError(503, "too many requests at once", headers={"retry-after": "1"})
+        self._waiting += 1
+        try:
+            body = await _body(scope, receive)
+            served = self._served()
+            question = protocol.read(body, served.description)
+            given = await self._given(served, question)
+        finally:
+            self._waiting -= 1
+        if served.withdrawn or self._door.served is not served:
+            raise _out(self._door.reason)
+        return Reply(200, protocol.write(question, given, served.description))
+
+    async def _given(self, served: Served, question: Question) -> dict[str, Any]:
+        """The model's answer; a model whose process failed is out until it was verified and opened anew."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._model, self._ask, served, question)
+        except SandboxError as error:
+            _LOG.error("%s", error.message)
+            self._door.take_out(served, error.message)
+            raise _out(error.message) from error
+        except WorkError as error:
+            _LOG.warning("%s", error.message)
+            raise RequestError(422, "the model cannot answer these rows") from error
+
+    def _ask(self, served: Served, question: Question) -> dict[str, Any]:
+        """On the model's thread. What was withdrawn while the request waited is not asked any more."""
+        if served.withdrawn:
+            raise _out(self._door.reason)
+        return served.ask(question)
+
+
+def _allow(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise RequestError(405, f"only {method} is answered here", headers={"allow": method})
+
+
+def _out(reason: str) -> RequestError:
+    return RequestError(503, f"the model is not in service: {reason or 'it is being opened anew'}")
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if kind != b"application/json" or b"inference-header-content-length" in headers:
+        raise RequestError(415, "requests are application/json; binary tensors are not taken")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise RequestError(415, "compressed requests are not taken")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _collected(receive)
+    except TimeoutError as error:
+        raise RequestError(408, f"the request was not here within {BODY_SECONDS:g} seconds") from error
+
+
+async def _collected(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "the request ended early")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestError(413, f"a request has at most {MAX_BODY_BYTES} bytes", headers={"connection": "close"})
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+__all__ = ["DIGEST_HEADER", "Application"]

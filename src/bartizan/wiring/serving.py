@@ -1,0 +1,316 @@
+"""Serving: admission from the ledger, the model in its process, and the server in front of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from bartizan.core import predicates
+from bartizan.core.digest import Digest, short
+from bartizan.core.errors import ArtefactError, InputError, StoreError, TrustError
+from bartizan.core.evidence import Evidence
+from bartizan.core.statement import make
+from bartizan.core.system import Artefact, System
+from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, admit, refusal
+from bartizan.lifecycle.deploy.gateway.application import Application
+from bartizan.lifecycle.deploy.gateway.protocol import Description, detail_of
+from bartizan.lifecycle.deploy.gateway.schedule import (
+    Door,
+    Remembered,
+    Schedule,
+    Served,
+    alerts,
+    opening,
+    patience,
+    recording,
+    worth_recording,
+)
+from bartizan.targets.protocol import Target, Targets
+from bartizan.wiring.assure import gate_of, situation
+from bartizan.wiring.services import CheckServices
+from bartizan.wiring.workspace import Workspace, load
+
+KIND = "verify"
+"""Kind of the observations that verification leaves."""
+MOST_SECONDS = 24 * 3600
+MAX_CONNECTIONS = 256
+KEEP_ALIVE_SECONDS = 5
+GRACEFUL_SECONDS = 10
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+_SPAN = re.compile(r"([1-9][0-9]{0,4})(s|min|h)")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be served, and how."""
+
+    model: str
+    """Name of a declared model; empty takes the only one."""
+    gate: str
+    host: str
+    port: int
+    """0 takes a free one."""
+    recheck: str
+    """``60s``, ``5min``, ``1h``."""
+
+
+def seconds_of(text: str) -> float:
+    """A span of 1 second to 24 hours.
+
+    Raises:
+        InputError: it is none.
+    """
+    match = _SPAN.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 1 <= seconds <= MOST_SECONDS:
+        raise InputError(f"not a time between verifications: {text[:80]!r}", remedy="write 60s, 5min or 1h; 24h most.")
+    return float(seconds)
+
+
+class LedgerWorks:
+    """See ``schedule.Works``. Used by one thread."""
+
+    def __init__(self, workspace: Workspace, wanted: Wanted) -> None:
+        self._workspace, self._gate = workspace, wanted.gate
+        self._system = workspace.system()
+        gate_of(self._system, wanted.gate)
+        self._model = choose(self._system, wanted.model)
+        self._last: Remembered | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._model.name
+
+    def examine(self) -> Admission:
+        """See ``Works.examine``."""
+        try:
+            return self._examine()
+        except Exception as error:  # noqa: BLE001 - whatever hinders verification, nothing is admitted
+            at = max(self._workspace.clock(), self._last.at) if self._last else self._workspace.clock()
+            return refusal(self._model.id, self._inputs(), error, at)
+
+    def _examine(self) -> Admission:
+        system = self._workspace.system()
+        now = situation(self._workspace, system)
+        self._system, self._model = system, choose(system, self._model.name)
+        if self._last is None:
+            self._last = remembered(now.evidence, self._model)
+        return admit(
+            Case(
+                system=now.system,
+                model=self._model,
+                gate=self._gate,
+                policy=gate_of(system, self._gate),
+                evidence=now.evidence,
+                now=now.now,
+            )
+        )
+
+    def _inputs(self) -> dict[str, Digest]:
+        return {artefact.id: artefact.digest for artefact in self._system.artefacts}
+
+    def open(self, admission: Admission) -> Served:
+        """See ``Works.open``. The process is handed only bytes of the digest that was admitted."""
+        if admission.inputs != self._inputs():
+            raise ArtefactError("the system changed after it was admitted", remedy="wait for the next verification.")
+        clean = frozenset({self._model.digest})
+        targets = CheckServices(self._workspace.settings.path("journals"), clean)(Targets)
+        with contextlib.ExitStack() as stack:
+            target = stack.enter_context(targets.open(self._system, self._model))
+            described = describe(self._system, self._model, target)
+            return Served(described, target, stack.pop_all().close)
+
+    def record(self, admission: Admission) -> None:
+        """See ``Works.record``."""
+        if not worth_recording(self._last, admission):
+            return
+        since = self._last.at if self._last else admission.at
+        said = make(
+            predicates.OBSERVATION,
+            {name: digest for name, digest in admission.inputs.items() if not name.startswith("dataset:")},
+            predicates.Observation(
+                kind=KIND,
+                observed_from=min(since, admission.at),
+                observed_until=admission.at,
+                alerts=alerts(admission),
+                summary=_summary(admission, self._gate),
+                inputs=tuple(predicates.Input.of(name, digest) for name, digest in sorted(admission.inputs.items())),
+            ),
+        )
+        self._workspace.publish(said, self._workspace.service)
+        self._last = Remembered(alerts(admission), admission.inputs, admission.at)
+
+    def may_record(self) -> None:
+        """Refuse a key that may not say what verification finds.
+
+        Raises:
+            TrustError: the trust document does not let the service key sign observations.
+        """
+        with self._workspace.view() as view:
+            keyid, now = self._workspace.service.keyid, self._workspace.now(view)
+            if reason := view.trust.why_not(keyid, predicates.OBSERVATION, now):
+                raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
+
+
+def choose(system: System, name: str) -> Artefact:
+    """The model that is served. Raises InputError when it has to be chosen."""
+    models = {artefact.name: artefact for artefact in system.of_kind("model")}
+    if not name and len(models) == 1:
+        return next(iter(models.values()))
+    if name not in models:
+        known = ", ".join(models)
+        raise InputError(f"no model is called {name!r}", remedy=f"give --model; declared are: {known}.")
+    return models[name]
+
+
+def describe(system: System, model: Artefact, target: Target) -> Description:
+    """What clients may know of a model that was opened.
+
+    Raises:
+        ArtefactError: it has other classes than are declared.
+    """
+    part = system.model_part(model.name)
+    if target.classes != len(part.classes):
+        raise ArtefactError(
+            f"{model.id} knows {target.classes} classes and is declared with {len(part.classes)}",
+            remedy="name in classes every class that the model knows.",
+        )
+    return Description(
+        name=model.name,
+        digest=model.digest,
+        features=target.features,
+        classes=part.classes,
+        detail=detail_of(system.declaration.exposure.output, target),
+        uses=part.uses,
+        prohibited_uses=part.prohibited_uses,
+        limits=part.limits,
+    )
+
+
+def remembered(evidence: tuple[Evidence, ...], model: Artefact) -> Remembered | None:
+    """The newest observation of a verification of this model that somebody trusted has signed."""
+    for item in reversed(evidence):
+        said = item.statement.read() if item.statement and item.standing not in UNHEARD else None
+        if isinstance(said, predicates.Observation) and said.kind == KIND and item.statement is not None:
+            inputs = item.statement.inputs()
+            if model.id in inputs:
+                return Remembered(said.alerts, inputs, said.observed_until)
+    return None
+
+
+def _summary(admission: Admission, gate: str) -> str:
+    digest = short(admission.digest or "")
+    if admission.admitted:
+        return f"{admission.model} ({digest}) was verified against gate {gate} and is served."
+    return f"{admission.model} ({digest}) is not served: {admission.reason}"[:2000]
+
+
+# ---- the server
+
+
+class Gateway:
+    """A door that was verified once, and what keeps it verified."""
+
+    def __init__(self, workspace: Workspace, wanted: Wanted) -> None:
+        """Verify and open.
+
+        Raises:
+            BartizanError: the declaration, the ledger or the keys cannot be used.
+        """
+        self._seconds, self._wanted = seconds_of(wanted.recheck), wanted
+        _ = workspace.service
+        self._works = LedgerWorks(workspace, wanted)
+        self._works.may_record()
+        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        admission, served = self._works.examine(), None
+        if admission.admitted:
+            served, admission = opening(self._works, admission)
+        else:
+            recording(self._works, admission)
+        self.admission = admission
+        self._door = Door(admission, patience(self._seconds))
+        self._door.move(admission, served)
+
+    def serve(self, tell: Callable[[str, int], None]) -> None:
+        """Serve until a signal ends it; ``tell`` is given the address as soon as it is listened on.
+
+        Raises:
+            InputError: the server is not installed.
+            StoreError: the address cannot be listened on.
+        """
+        server = self._server()
+        with listening(self._wanted.host, self._wanted.port) as listener:
+            tell(*listener.getsockname()[:2])
+            with _ended_by_signals():
+                asyncio.run(self._run(server, listener))
+
+    def close(self) -> None:
+        """End the model's process."""
+        old = self._door.move(self._door.admission, None)
+        if old is not None:
+            self._model.submit(old.close).result()
+        self._model.shutdown(wait=True)
+
+    async def _run(self, server: Any, listener: socket.socket) -> None:
+        schedule = Schedule(self._works, self._door, seconds=self._seconds, model=self._model)
+        watch = asyncio.create_task(schedule.run())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            schedule.close()
+
+    def _server(self) -> Any:
+        try:
+            config = load("uvicorn:Config")(
+                Application(self._door, self._works.name, self._model),
+                interface="asgi3",
+                lifespan="off",
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACEFUL_SECONDS,
+            )
+            return load("uvicorn:Server")(config)
+        except ImportError as error:
+            raise InputError("the server is not installed", remedy="pip install 'bartizan[serve]'.") from error
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that is listened on.
+
+    Raises:
+        StoreError: it cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=MAX_CONNECTIONS)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise StoreError(f"{host} port {port} cannot be listened on: {error}", remedy="choose another.") from error
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Any:
+    """The server ends by itself on these signals; sent on to us afterwards, they mean nothing more."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Gateway", "LedgerWorks", "Wanted", "choose", "describe", "listening", "remembered", "seconds_of"]
