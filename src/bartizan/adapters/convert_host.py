@@ -208,7 +208,7 @@ def _load_torch(data: bytes) -> Any:
 
 def _open_skops(data: bytes) -> Any:
     """A result is scanned before it comes here, so the types in it are known ones."""
-    skops = _library("skops.io", "skops")
+    skops = _library("skops.io", "bartizan[skops]")
     return skops.loads(data, trusted=skops.get_untrusted_types(data=data))
 
 
@@ -223,9 +223,8 @@ def _library(name: str, package: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.split(".", maxsplit=1)[0]:
-            raise
-        raise Refusal(f"that needs {error.name}, which is not installed here: pip install '{package}'") from error
+        missing = (error.name or name).partition(".")[0]
+        raise Refusal(f"that needs {missing}, which is not installed here: pip install '{package}'") from error
 
 
 def _parts(value: Any) -> str:
@@ -304,7 +303,7 @@ def _write_npz(tensors: list[Tensor], _: str) -> bytes:
 
 def _write_skops(model: Any) -> bytes:
     """A skops archive with neither times nor addresses in it, so that the same model gives the same bytes."""
-    skops = _library("skops.io", "skops")
+    skops = _library("skops.io", "bartizan[skops]")
     try:
         made = skops.dumps(model)
     except Exception as error:

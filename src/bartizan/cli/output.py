@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from bartizan.cli.main import printable
-from bartizan.wiring.workspace import Workspace
+
+if TYPE_CHECKING:
+    from bartizan.wiring.workspace import Workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,9 +24,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to st
 
 def workspace(ctx: click.Context) -> Workspace:
     """The workspace of the project folder, closed when the command is over."""
-    opened = Workspace(ctx.obj or Path())
+    opened: Workspace = load("bartizan.wiring.workspace:Workspace")(ctx.obj or Path())
     ctx.call_on_close(opened.close)
     return opened
+
+
+def load(name: str) -> Any:
+    """An object by ``module:name``, imported only now: commands that do without it start sooner."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def say(text: str = "") -> None:

@@ -12,12 +12,10 @@ from pathlib import Path
 
 import click
 
-from bartizan.assurance.sarif import findings_to_sarif
 from bartizan.cli.files import read_small
 from bartizan.cli.main import FAILED, FOUND
-from bartizan.cli.output import as_json, say, show, workspace
+from bartizan.cli.output import as_json, load, say, show, workspace
 from bartizan.cli.scan_text import describe
-from bartizan.core import keys, predicates
 from bartizan.core.digest import Digest
 from bartizan.core.errors import InputError
 from bartizan.lifecycle.develop.scan.acceptance import (
@@ -25,10 +23,8 @@ from bartizan.lifecycle.develop.scan.acceptance import (
     Judged,
     Policy,
     judge,
-    open_policy,
     read_baseline,
     read_policy,
-    seal_policy,
 )
 from bartizan.lifecycle.develop.scan.limits import Limits
 from bartizan.lifecycle.develop.scan.scanner import scan_path
@@ -36,6 +32,7 @@ from bartizan.lifecycle.develop.scan.verdict import Report
 
 STDIN = Path("-")
 PEM_BYTES = 64 * 1024
+DECISION = "urn:bartizan:decision:v1"
 
 
 @click.command()
@@ -82,6 +79,7 @@ def scan(
         reports = [_scan(path, jobs, progress) for path in paths]
     judged = [judge(report, accepted, earlier) for report in reports]
     if sarif:
+        findings_to_sarif = load("bartizan.assurance.sarif:findings_to_sarif")
         sarif.write_text(findings_to_sarif([finding for each in judged for finding in each.open], "scan"))
     if as_json:
         show("[" + ",\n".join(report.to_json().decode() for report in reports) + "]")
@@ -145,13 +143,16 @@ def read_scan_policy(ctx: click.Context, policy: Path | None, trusted: tuple[Pat
     """The signed policy in a file, if one is given; without keys those of the project's deciders are trusted."""
     if policy is None:
         return None
-    return open_policy(read_small(policy, 3 * MAX_BYTES), _given_keys(trusted) or _keys_of_project(ctx))
+    open_policy = load("bartizan.lifecycle.develop.scan.signed_policy:open_policy")
+    opened: Policy = open_policy(read_small(policy, 3 * MAX_BYTES), _given_keys(trusted) or _keys_of_project(ctx))
+    return opened
 
 
 def _given_keys(paths: tuple[Path, ...]) -> dict[str, str]:
     """Key id to PEM of public keys in files."""
+    keys = load("bartizan.core.keys:keyid_of"), load("bartizan.core.keys:load_public")
     pems = [read_small(path, PEM_BYTES).decode(errors="replace") for path in paths]
-    return {keys.keyid_of(keys.load_public(pem)): pem for pem in pems}
+    return {keys[0](keys[1](pem)): pem for pem in pems}
 
 
 def _keys_of_project(ctx: click.Context) -> dict[str, str]:
@@ -160,7 +161,7 @@ def _keys_of_project(ctx: click.Context) -> dict[str, str]:
     if not space.declaration.is_file():
         raise InputError("who may sign the policy is not known", remedy="give --policy-key, or run it in a project.")
     with space.view() as view:
-        return view.trust.keys_for(predicates.DECISION, space.now(view))
+        return view.trust.keys_for(DECISION, space.now(view))
 
 
 @click.command(name="scan-policy")
@@ -179,5 +180,6 @@ def scan_policy(ctx: click.Context, policy: Path, output: Path, key: str) -> Non
              bartizan scan model.pkl --policy accepted.json --policy-key risk-owner.pub.pem
     """
     read = read_policy(read_small(policy, MAX_BYTES))
+    seal_policy = load("bartizan.lifecycle.develop.scan.signed_policy:seal_policy")
     output.write_bytes(seal_policy(read, [workspace(ctx).signer(key)]))
     say(f"signed {len(read.accept)} entries; wrote {output}")

@@ -58,8 +58,9 @@ def confine(memory_bytes: int, cpu_seconds: int) -> State:
 
 
 def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
-    """Set the limits of this process, for good. One second of processor time lies between the signal that tells
-    of the limit and the end, so that whoever watches knows why.
+    """Set the limits of this process, for good.
+
+    One second of processor time lies between the signal and the end, so that whoever watches can tell why it came.
     """
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     for kind, limit in (

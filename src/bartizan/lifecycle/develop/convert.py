@@ -336,8 +336,8 @@ def _apart(one: list[list[float]], other: list[list[float]], relative: float, ab
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(left - right))
-        within = bool((same | (apart <= absolute + relative * np.abs(left))).all())
-    return float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0)), within
+        within = bool((same | np.isfinite(apart) & (apart <= absolute + relative * np.abs(left))).all())
+    return float(np.nan_to_num(apart, nan=math.inf, posinf=math.inf).max(initial=0.0)), within
 
 
 # ---- statement

@@ -28,6 +28,8 @@ MAX_WAITING = 32
 """Requests that are read or answered at the same time; more are told to come again."""
 BODY_SECONDS = 10.0
 """Time in which a request has to be here."""
+FORGIVEN = 4
+"""So many times the largest body is read to its end before it is refused; more is cut off."""
 MAX_PATH = 512
 DIGEST_HEADER = "bartizan-model-digest"
 _LOG = logging.getLogger("bartizan.gateway")
@@ -187,15 +189,19 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def _collected(receive: Receive) -> bytes:
-    body = bytearray()
+    """The whole body. One that is too large is let in and forgotten up to a bound, so that its sender hears why."""
+    body, size = bytearray(), 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise RequestError(400, "the request ended early")
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            body += part
+        elif not more or size > FORGIVEN * MAX_BODY_BYTES:
             raise RequestError(413, f"a request has at most {MAX_BODY_BYTES} bytes", headers={"connection": "close"})
-        if not message.get("more_body", False):
+        if not more:
             return bytes(body)
 
 

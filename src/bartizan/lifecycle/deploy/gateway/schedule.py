@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ GRACE_SECONDS = 60.0
 """How much later than due a verification may end before the door shuts by itself."""
 LEAST_PAUSE_SECONDS = 5.0
 """Between two verifications, however often a model fails."""
+_LOG = logging.getLogger("bartizan.gateway")
 
 
 class Served:
@@ -165,6 +167,8 @@ class Schedule:
         return recorded
 
     async def _move(self, admission: Admission, served: Served | None) -> None:
+        if admission.reason != self._door.admission.reason:
+            _LOG.warning("%s: %s", admission.model, admission.reason or "in service again")
         old = self._door.move(admission, served)
         if old is not None:
             await asyncio.get_running_loop().run_in_executor(self._model, old.close)

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
 
-from bartizan.core import envelope as dsse
-from bartizan.core.digest import Digest, canonical_json, digest_json
-from bartizan.core.errors import EnvelopeError, InputError
+from bartizan.core.digest import Digest, digest_json
+from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding
-from bartizan.core.ports import Signer
 from bartizan.lifecycle.develop.scan.rules import RULES
 from bartizan.lifecycle.develop.scan.verdict import Report, Verdict
 
-PAYLOAD = "application/vnd.bartizan.scan-policy.v1+json"
 MAX_BYTES = 1 << 20
 MOST_ENTRIES = 10_000
 SHORTEST_REASON = 10
@@ -101,11 +98,12 @@ def read_policy(text: bytes) -> Policy:
             f"this is no scan policy: {error}",
             remedy="write [[accept]] tables with rule or digest, justification, owner and expires = 2027-01-31.",
         ) from error
-    _check(policy)
+    check_policy(policy)
     return policy
 
 
-def _check(policy: Policy) -> None:
+def check_policy(policy: Policy) -> None:
+    """Raise InputError for the first entry that is unsound."""
     if len(policy.accept) > MOST_ENTRIES:
         raise InputError(f"the policy has {len(policy.accept)} entries; at most {MOST_ENTRIES} are read")
     for number, entry in enumerate(policy.accept, 1):
@@ -130,33 +128,6 @@ def _problem(entry: Accept) -> str:
 
 def _is_digest(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")  # noqa: PLR2004 -- hexadecimal digits of SHA-256
-
-
-def seal_policy(policy: Policy, signers: Sequence[Signer]) -> bytes:
-    """Sign a policy."""
-    return dsse.seal(canonical_json(policy), signers, PAYLOAD)
-
-
-def open_policy(body: bytes, public_keys: Mapping[str, str]) -> Policy:
-    """The policy inside an envelope that one of the given keys (key id to PEM) has signed.
-
-    Raises:
-        EnvelopeError: it is no signed policy, or none of the keys signed it.
-        InputError: an entry is unsound.
-    """
-    envelope = dsse.parse(body)
-    if envelope.payload_type != PAYLOAD:
-        raise EnvelopeError(f"a signed {envelope.payload_type} is no scan policy", remedy="see `bartizan scan-policy`.")
-    if not dsse.verified_keyids(envelope, public_keys):
-        raise EnvelopeError(
-            "none of the trusted keys has signed this policy", remedy="give the signer's public key, or sign it anew."
-        )
-    try:
-        policy = msgspec.json.decode(envelope.payload, type=Policy)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EnvelopeError(f"the signed policy cannot be read: {error}") from error
-    _check(policy)
-    return policy
 
 
 def read_baseline(text: bytes) -> frozenset[Digest]:

@@ -11,6 +11,7 @@ import re
 import struct
 from typing import Any, NamedTuple
 
+from bartizan.lifecycle.develop.scan.formats.embedded import Embedded
 from bartizan.lifecycle.develop.scan.limits import Meter
 from bartizan.lifecycle.develop.scan.pickle.arrays import DEEPEST, DtypeError, Layout, parse_type, product
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
@@ -134,6 +135,7 @@ def examine_npy(source: Source, meter: Meter, examine: Examine) -> Report:
         draft.fire("numpy/size", f"{end - len(source.data)} bytes are missing", header.data)
     elif end < len(source.data):
         _trailing(source, end, draft, examine)
+    Embedded(draft, examine).judge_numbers("the array", window(source.data, header.data, end), header.data)
     return draft.close()
 
 

@@ -189,6 +189,7 @@ RECOGNISED: tuple[Format, ...] = (
         examiner="formats.executable:examine_started_script",
         loadable=True,
     ),
+    Format("older-text", recogniser="formats.text:is_older_text", examiner="formats.text:examine_older_text"),
 )
 """Told by a recogniser, asked in this order; the earlier ones are the stricter ones."""
 

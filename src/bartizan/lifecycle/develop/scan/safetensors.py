@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bartizan.lifecycle.develop.scan.formats.embedded import Embedded
 from bartizan.lifecycle.develop.scan.limits import Meter
-from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source
+from bartizan.lifecycle.develop.scan.source import Draft, Examine, Source, window
 from bartizan.lifecycle.develop.scan.verdict import Report
 
 ITEM_BITS = {
@@ -22,6 +23,8 @@ ITEM_BITS = {
 METADATA = "__metadata__"
 TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
 PREFIX = 8
+LONGEST_NOTE = 8 << 20
+"""Bytes of one text of the metadata; trainers write whole statistics of captions there."""
 
 
 class _Duplicates:
@@ -38,7 +41,7 @@ class _Duplicates:
         return made
 
 
-def examine_safetensors(source: Source, meter: Meter, _examine: Examine) -> Report:
+def examine_safetensors(source: Source, meter: Meter, examine: Examine) -> Report:
     """Examine the header against the size of the file; tensors are numbers and need no parsing."""
     draft = Draft(source, "safetensors", meter.limits.findings)
     data = source.data
@@ -54,8 +57,14 @@ def examine_safetensors(source: Source, meter: Meter, _examine: Examine) -> Repo
     if header is None:
         draft.miss("the header cannot be read")
         return draft.close()
-    _judge_metadata(header.pop(METADATA, {}), draft)
-    spans = [span for name, tensor in header.items() if (span := _span(name, tensor, draft))]
+    embedded = Embedded(draft, examine)
+    _judge_metadata(header.pop(METADATA, {}), draft, embedded)
+    spans = []
+    for name, tensor in header.items():
+        if span := _span(name, tensor, draft):
+            spans.append(span)
+            at = PREFIX + size + span[0]
+            embedded.judge_numbers(f"tensor {name[:80]!r}", window(data, at, at + span[1] - span[0]), at)
     draft.facts["tensors"] = len(header)
     if len(spans) == len(header):
         _judge_spans(sorted(spans), len(data) - PREFIX - size, draft)
@@ -74,9 +83,13 @@ def _header(raw: bytes, draft: Draft) -> dict[str, Any] | None:
     return header if isinstance(header, dict) else None
 
 
-def _judge_metadata(metadata: Any, draft: Draft) -> None:
+def _judge_metadata(metadata: Any, draft: Draft, embedded: Embedded) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         draft.fire("safetensors/malformed", "the metadata are no map of texts", PREFIX)
+        return
+    for key, value in metadata.items():
+        raw = value.encode("utf-8", "surrogatepass")
+        embedded.judge_text(f"the metadata {key[:40]!r}", raw, PREFIX, LONGEST_NOTE)
 
 
 def _span(name: str, tensor: Any, draft: Draft) -> tuple[int, int] | None:

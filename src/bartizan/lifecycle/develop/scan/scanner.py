@@ -7,6 +7,7 @@ by content; a format that is not known is reported as not examined. Symbolic lin
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -18,7 +19,6 @@ from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.develop.scan import detect, registry
 from bartizan.lifecycle.develop.scan.containers.directory import CENTRAL, EOCD_MAGIC, find_end
 from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
-from bartizan.lifecycle.develop.scan.containers.zip import examine_zip
 from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
@@ -29,6 +29,8 @@ from bartizan.lifecycle.develop.scan.verdict import Coverage, Report, Verdict
 VERSION = "1"
 """Raised whenever the same bytes may get another verdict; the digest of the allow-lists comes on top."""
 DEFAULT_LIMITS = Limits()
+NOT_KNOWN = "the format is not known"
+"""Why a file is not examined that is whole and readable and in no format that is known."""
 PARALLEL_BYTES = 256 * MIB
 PARALLEL_FILES = 500
 """Folders with less than both are scanned sooner by one process than others are started."""
@@ -63,7 +65,7 @@ class Scan:
                 source, "unknown", f"containers are nested more than {self.limits.nesting} deep", "file/limit"
             )
         kind = detect.detect(source.data)
-        report = self._examine_as(kind, source)
+        report = _honour_claims_of_members(self._examine_as(kind, source))
         others = self._other_readings(kind, source, report)
         if not others:
             return report
@@ -77,7 +79,7 @@ class Scan:
         is_archive = kind in {"tar", "7z"}
         if kind not in {"zip", "tflite"} and report.format != "zip" and _has_directory(source, in_archive=is_archive):
             archive = _archive(source) if report.total_coverage is Coverage.EXAMINED else source.data
-            readings.append(examine_zip(source.child("<archive at the end>", archive), self.meter, self.examine))
+            readings.append(self._examine_as("zip", source.child("<archive at the end>", archive)))
         if kind != "tar" and is_header(source.data):
             readings.append(self._examine_as("tar", source.child("<tar archive from the front>", source.data)))
         front = detect.front(source.data) if kind == "tar" else "unknown"
@@ -102,7 +104,7 @@ class Scan:
         kind = detect.recognise(source)
         if examine := registry.examiner(kind):
             return cast("Report", examine(source, self.meter, self.examine))
-        return self._unexamined(source, "unknown", "the format is not known")
+        return self._unexamined(source, "unknown", NOT_KNOWN)
 
     def _examine_opcodes(self, source: Source, report: Report) -> Report:
         """A file of another format whose bytes also do harm when they are read as a pickle is examined as both."""
@@ -197,8 +199,7 @@ def _honour_claims(reports: dict[str, Report]) -> None:
             for claimed, least in part.claims.items():
                 beside = os.path.normpath(os.path.join(os.path.dirname(name), claimed))  # noqa: PTH118, PTH120
                 known = reports.get(beside)
-                is_open = known and known.coverage is Coverage.NOT_EXAMINED and known.format == "unknown"
-                if known and is_open and known.digest and known.size >= least:
+                if known and known.reason == NOT_KNOWN and known.size >= least:
                     reports[beside] = Report(
                         name=known.name,
                         format="tensor",
@@ -206,6 +207,16 @@ def _honour_claims(reports: dict[str, Report]) -> None:
                         digest=known.digest,
                         coverage=Coverage.EXAMINED,
                     )
+
+
+def _honour_claims_of_members(report: Report) -> Report:
+    """The same for the members of an archive; of two with one name it is not told which is read."""
+    if not any(part.claims for member in report.members for part in member.walk()):
+        return report
+    counts = Counter(member.name for member in report.members)
+    reports = {member.name: member for member in report.members if counts[member.name] == 1}
+    _honour_claims(reports)
+    return replace(report, members=tuple(reports.get(member.name, member) for member in report.members))
 
 
 def _list(folder: str, draft: Draft) -> list[os.DirEntry[str]]:

@@ -14,11 +14,10 @@ from bartizan.lifecycle.develop.scan.acceptance import (
     Accept,
     Policy,
     judge,
-    open_policy,
     read_baseline,
     read_policy,
-    seal_policy,
 )
+from bartizan.lifecycle.develop.scan.signed_policy import open_policy, seal_policy
 from fixtures.hostile_models import DANGEROUS
 
 TODAY = date(2026, 11, 21)

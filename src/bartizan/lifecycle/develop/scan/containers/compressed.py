@@ -19,6 +19,7 @@ from lz4.frame import LZ4FrameDecompressor
 from bartizan.lifecycle.develop.scan.containers.frames import LARGEST_WINDOW, LZ4_MAGIC, Frame, frames
 from bartizan.lifecycle.develop.scan.containers.leftover import report_leftover
 from bartizan.lifecycle.develop.scan.formats.cursor import BrokenFormatError
+from bartizan.lifecycle.develop.scan.formats.embedded import Embedded
 from bartizan.lifecycle.develop.scan.limits import Meter
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.source import CHUNK, Draft, Examine, Examiner, Source, Spool, window
@@ -34,6 +35,9 @@ TRIED = 1 << 16
 CERTAIN = 64
 """Bytes that have to come out of it."""
 MOST_STREAMS = 100_000
+GZIP_FIXED = 10
+"""Bytes that every header of gzip begins with."""
+GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
 ZFILE_HEADER = 21
 """``ZF`` and the length as hexadecimal text, padded to 19 characters."""
 
@@ -278,10 +282,25 @@ def _header_size(data: Buffer) -> int:
     return ZFILE_HEADER + (bytes(data[ZFILE_HEADER : ZFILE_HEADER + 1]) == b" ")
 
 
+def _gzip_notes(data: Buffer) -> bytes:
+    """The extra field, name and comment of the first member (RFC 1952), which nobody reads."""
+    head = bytes(data[: GZIP_FIXED + (1 << 17)])
+    flags = head[3] if len(head) > GZIP_FIXED else 0
+    at = GZIP_FIXED
+    if flags & GZIP_EXTRA:
+        at += 2 + int.from_bytes(head[at : at + 2], "little")
+    for flag in (GZIP_NAME, GZIP_COMMENT):
+        end = head.find(b"\0", at) if flags & flag else at - 1
+        at = end + 1 if end >= 0 else len(head)
+    return head[GZIP_FIXED:at]
+
+
 def examine_compressed(source: Source, kind: str, meter: Meter, examine: Examine) -> Report:
     """Unpack a compressed file and examine what is inside."""
     draft = Draft(source, kind, meter.limits.findings)
     skip = _header_size(source.data) if kind == "zfile" else 0
+    if kind == "gzip":
+        Embedded(draft, examine).judge_text("the header of the stream", _gzip_notes(source.data), GZIP_FIXED)
     try:
         unpacked = unpack(source.data[skip:], kind, meter, several=kind != "zfile")
     except BombError as bomb:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
@@ -273,6 +274,24 @@ def read_local(data: Buffer, entry: Entry) -> Local:
     return Local(
         _name(bytes(data[name_at:extra_at]), flags), method, flags, checksum, packed, size, extra_at + extra_size
     )
+
+
+def local_extra(data: Buffer, entry: Entry) -> tuple[int, int]:
+    """Where the extra fields of a local header lie that ``read_local`` accepts."""
+    name_size, extra_size = struct.unpack_from("<2H", data, entry.offset + LOCAL.size - 4)
+    start = entry.offset + LOCAL.size + name_size
+    return start, start + extra_size
+
+
+def notes(data: Buffer, end: End) -> Iterator[tuple[int, int]]:
+    """Where the extra fields and comments of the directory's entries and the archive's comment lie."""
+    at = end.directory
+    while at + CENTRAL.size <= end.directory + end.directory_size:
+        name_size, extra_size, comment_size = CENTRAL.unpack_from(data, at)[10:13]
+        start = at + CENTRAL.size + name_size
+        at = start + extra_size + comment_size
+        yield start, at
+    yield bytes(data[end.end_records : end.end]).rfind(EOCD_MAGIC) + end.end_records + EOCD.size, end.end
 
 
 def descriptor_end(data: Buffer, entry: Entry, start: int) -> int:

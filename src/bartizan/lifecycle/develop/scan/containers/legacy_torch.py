@@ -8,7 +8,6 @@ many numbers.
 from __future__ import annotations
 
 import contextlib
-import pickle  # only written
 
 from bartizan.lifecycle.develop.scan.containers.torch import DeclaredStorages
 from bartizan.lifecycle.develop.scan.pickle import constants
@@ -17,9 +16,12 @@ from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, 
 from bartizan.lifecycle.develop.scan.pickle.stream import Walk
 from bartizan.lifecycle.develop.scan.source import Draft, Source
 
-MAGIC = 0x1950A86A20F9469CFC6C
-_FIRST = frozenset(pickle.dumps(MAGIC, protocol) for protocol in range(2, 6))
-"""The first pickle in every protocol that ``torch.save`` takes."""
+MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+_FRAME = b"\x95\x0d\0\0\0\0\0\0\0"
+_FIRST = frozenset(
+    start + b"\x8a\x0a" + MAGIC + b"." for start in (b"\x80\2", b"\x80\3", b"\x80\4" + _FRAME, b"\x80\5" + _FRAME)
+)
+"""The first pickle, a number, in every protocol that ``torch.save`` takes."""
 _LONGEST = max(map(len, _FIRST)) + 1
 PICKLES = 5
 _OTHER_SIZES = {op.PROTO: 2, op.FRAME: 9, op.BINPUT: 2, op.LONG_BINPUT: 5, op.BINGET: 2, op.LONG_BINGET: 5}

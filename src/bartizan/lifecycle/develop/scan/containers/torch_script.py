@@ -65,7 +65,8 @@ def examine_script(source: Source, limits: Limits) -> Report:
         draft.fire("torch/script-operator", "calls getattr", match.start())
     alias = next((match for match in _ALIAS.finditer(text) if match[1]), None)
     if alias is not None:
-        draft.fire("torch/script-operator", f"gives {alias[1].split(b'.')[0].decode('ascii')} another name", alias.start())
+        family = alias[1].split(b".")[0].decode("ascii")
+        draft.fire("torch/script-operator", f"gives {family} another name", alias.start())
     for match in _OPERATOR.finditer(text):
         family, name = match[1].decode("ascii", "replace"), match[2].decode("ascii", "replace")
         if family not in NATIVE_OPERATORS:

@@ -13,6 +13,7 @@ from bartizan.lifecycle.develop.scan.containers.names import leads_out
 from bartizan.lifecycle.develop.scan.containers.torch import TorchArchive
 from bartizan.lifecycle.develop.scan.containers.torch_export import ExportArchive
 from bartizan.lifecycle.develop.scan.detect import detect
+from bartizan.lifecycle.develop.scan.formats.embedded import Embedded
 from bartizan.lifecycle.develop.scan.formats.keras import KerasArchive
 from bartizan.lifecycle.develop.scan.formats.skops import SCHEMA, SkopsArchive
 from bartizan.lifecycle.develop.scan.limits import MIB, Meter
@@ -25,6 +26,8 @@ STORED = 0
 LZMA = 14
 CHECKED_RAW = 1 * MIB
 """Tensors above this are not read for their checksum: the digest of the file covers them."""
+SHORTEST_NOTE = 16
+"""Bytes of an extra field or comment that are looked at."""
 
 
 class Member(NamedTuple):
@@ -65,9 +68,21 @@ class ZipExaminer:
         self.meter.members -= len(entries)
         self.draft.facts["members"] = len(entries)
         self._examine_all(entries)
+        self._judge_notes(end, entries)
         self.claimed += [(end.directory, end.directory + end.directory_size), (end.end_records, end.end)]
         self._account(end.prefix)
         return self.draft.close()
+
+    def _judge_notes(self, end: zd.End, entries: list[zd.Entry]) -> None:
+        """Extra fields and comments, which nobody reads, are long enough for a program or a pickle."""
+        embedded = Embedded(self.draft, self.examine)
+        data, seen = self.source.data, set[bytes]()
+        spans = [zd.local_extra(data, entry) for entry in entries if 0 <= entry.offset <= len(data) - zd.LOCAL.size]
+        for start, stop in (*spans, *zd.notes(data, end)):
+            raw = bytes(data[start:stop]) if stop - start >= SHORTEST_NOTE else b""
+            if raw and raw not in seen:
+                seen.add(raw)
+                embedded.judge_text("an extra field or a comment", raw, start)
 
     def _examine_all(self, entries: list[zd.Entry]) -> None:
         self._judge_names(entries)

@@ -82,6 +82,8 @@ WATCHED: dict[str, Watched] = {
     "setuptools._distutils": _watch(PROCESS),
     "win32com": _watch(PROCESS),
     "win32api": _watch(PROCESS),
+    "keras.config.enable_unsafe_deserialization": _watch("code/remote-code"),
+    "keras.saving.enable_unsafe_deserialization": _watch("code/remote-code"),
     "builtins.eval": _watch(DYNAMIC),
     "builtins.exec": _watch(DYNAMIC),
     "builtins.compile": _watch(DYNAMIC),
@@ -270,6 +272,8 @@ CALLS_ANYWHERE = {
         DYNAMIC,
     ),
     **dict.fromkeys(("get_objects", "get_referrers"), ESCAPE),
+    **dict.fromkeys(("enable_load_extension", "load_extension", "register_custom_ops_library"), NATIVE),
+    "enable_unsafe_deserialization": "code/remote-code",
 }  # fmt: skip
 """Methods that do harm on whatever object they are called when that object cannot be told."""
 
@@ -284,6 +288,7 @@ PLACES = (
     "/etc/passwd", "/etc/shadow", "/etc/cron", "/etc/ld.so.preload", "/etc/sudoers", "/etc/profile", ".ssh/", "id_rsa",
     "authorized_keys", ".aws/credentials", ".kube/config", ".bashrc", ".bash_profile", ".zshrc", ".netrc", "/dev/tcp/",
     "/proc/self/mem", "/proc/self/environ", ".docker/config.json", "/var/run/docker.sock", ".git-credentials",
+    "LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "PYTHONSTARTUP", "@__import__(",
     "\\CurrentVersion\\Run", "Login Data", ".config/autostart", "LaunchAgents", "169.254.169.254",
 )  # fmt: skip
 """Places of secrets, and of programs that start by themselves."""

@@ -28,6 +28,7 @@ _INSIDE = re.compile(
 )
 """Beginnings of programs, archives and pickles that are looked for within a text."""
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_SHEBANG = re.compile(rb"#![ \t]*/\w+/[\x20-\x7e]*\n")
 MOST_TRIED = 8
 """Places in one text that are tried as a pickle."""
 MOST_ENCODED = 1000
@@ -37,7 +38,7 @@ _CODE = re.compile(
     r"\bexec\s*\(\s*(?:compile|base64|zlib|['\"])|\beval\s*\(\s*(?:compile|base64|['\"])|<script\b|"
     r"\b(?:curl|wget)\s[^|\n]{1,200}\|\s*(?:ba)?sh\b|/dev/tcp/"
 )
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{32,}={0,2}")
 _PE_OFFSET = 0x3C
 
 
@@ -59,9 +60,17 @@ class Embedded:
         self.examine = examine
 
     def judge_numbers(self, name: str, data: Buffer, at: int) -> None:
-        """Raw numbers that begin like a program or an archive."""
+        """Raw numbers that begin like a program or an archive, or that are a pickle that does harm."""
+        head = bytes(data[:64])
         if kind := program_or_archive(data):
             self._found(name, data, at, f"{name} begins like {kind}")
+        elif _SHEBANG.match(head):
+            self._found(name, data, at, f"{name} begins like a script")
+        elif _PICKLE.match(head):
+            report = self.examine(self.draft.source.child(f"<{name}>", data))
+            if report.format in {"pickle", "joblib"} and report.verdict is Verdict.DANGEROUS:
+                self.draft.fire("graph/hidden-payload", f"{name} holds a pickle", at)
+                self.draft.members.append(report)
 
     def judge_text(self, name: str, data: Buffer, at: int, most: int = LARGE) -> None:
         """A text of any origin: what hides in it, and whether it is too long to be one."""
@@ -81,7 +90,7 @@ class Embedded:
     def _judge_pickle(self, name: str, raw: bytes, at: int) -> None:
         """Bytes that begin like a pickle are one when they do harm as one; those of protocol 0 look like text."""
         starts = [found.start() for found in islice(_PICKLE.finditer(raw), MOST_TRIED)]
-        if raw and raw[0] in VALID and b"\n" in raw and raw.rstrip().endswith(b"."):
+        if raw and raw[0] in VALID and b"\n" in raw and raw.rstrip(b"\0 \t\r\n").endswith(b"."):
             starts.append(0)
         for start in starts:
             report = self.examine(self.draft.source.child(f"<{name}>", raw[start:]))

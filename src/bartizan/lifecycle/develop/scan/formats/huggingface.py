@@ -191,6 +191,22 @@ def _pickled(draft: Draft, key: str, value: Any, _whole: dict[str, Any]) -> None
         draft.fire("config/import", f"{key} is {str(value)[:120]!r}, which jsonpickle imports or calls")
 
 
+def _serialised(draft: Draft, key: str, _value: Any, whole: dict[str, Any]) -> None:
+    """What langchain's ``load`` imports and calls: ``{"lc": 1, "type": "constructor", "id": [module ..., class]}``.
+
+    Texts that come back as such maps have made it construct what others chose (CVE-2025-68664).
+    """
+    named = whole.get("id")
+    if whole.get("type") != "constructor" or not isinstance(named, list) or not all(isinstance(n, str) for n in named):
+        return
+    path = ".".join(named)
+    harm = harm_of(path) if is_dotted(path) else "is no name of a class"
+    if harm:
+        draft.fire("config/import", f"{key} constructs {path[:120]!r}, which {harm}")
+    elif not path.startswith(("langchain", "langgraph")):
+        draft.fire("repository/foreign-class", f"{key} constructs {path[:120]!r}")
+
+
 def _judge_modules(draft: Draft, document: list[Any]) -> None:
     """``modules.json`` of sentence-transformers: a list of steps with a class each."""
     for step in document:
@@ -235,6 +251,7 @@ JUDGES: dict[str, Callable[[Draft, str, Any, dict[str, Any]], None]] = {
     "auto_mapping": _auto_mapping,
     **dict.fromkeys(("chat_template", "default_chat_template"), _chat_template),
     "template_format": _prompt,
+    "lc": _serialised,
     "weight_map": _weight_map,
     **dict.fromkeys(("py/object", "py/reduce", "py/function", "py/type", "py/repr", "py/newargs"), _pickled),
 }

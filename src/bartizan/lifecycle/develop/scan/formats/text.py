@@ -4,6 +4,9 @@ A file is text when all of it is UTF-8 (or UTF-16 with a byte order mark) withou
 What kind of text it is decides who could run or obey it: JSON and YAML are read by libraries that may
 import what they name, programs are run, and everything else is only shown. The name of the file helps to
 choose a judge; content that fits another judge as well is handed to that one, too.
+
+Texts in an older encoding of one byte a character (tables, word lists, licences) are told from numbers by
+having mostly ASCII and no control characters; they are read as Latin-1, which is right for all that is ASCII.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Callable
 
 from bartizan.lifecycle.develop.scan.formats import (
     characters,
+    encoded,
+    host_files,
     huggingface,
     json_text,
     markup,
@@ -41,6 +46,12 @@ _LIKE_PYTHON = re.compile(
     r"|\b(?:exec|eval|compile|__import__|__builtins__|__subclasses__|__globals__)\b",
     re.MULTILINE,
 )
+
+_NO_OLDER_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_ASCII = bytes(range(128))
+_OLDER = "latin-1"
+_LEAST_ASCII = 0.7
+"""Share of characters that western languages need no accents for, with room."""
 
 Judge = Callable[[Source, Draft, str], bool]
 """Judges a text if it is of its kind, and tells whether it was."""
@@ -76,7 +87,7 @@ def _not_text_from(source: Source) -> int | None:
     return None
 
 
-def examine_text(source: Source, meter: Meter, _examine: Examine) -> Report:
+def examine_text(source: Source, meter: Meter, examine: Examine) -> Report:
     """Examine a text of any kind."""
     draft = Draft(source, "text", meter.limits.findings)
     at = _not_text_from(source)
@@ -88,6 +99,32 @@ def examine_text(source: Source, meter: Meter, _examine: Examine) -> Report:
     else:
         text = bytes(source.data).decode(encoding_of(bytes(source.data[:2]))).removeprefix(UTF8_BOM)
         _examine_whole(source, draft, text)
+        encoded.judge_encoded(draft, text, examine)
+    return draft.close()
+
+
+def is_older_text(source: Source) -> bool:
+    """Whether a source begins as text of one byte a character."""
+    return _is_older(bytes(source.data[:PROBE]))
+
+
+def _is_older(part: bytes) -> bool:
+    high = len(part.translate(None, _ASCII))
+    return not _NO_OLDER_TEXT.search(part) and high <= (1 - _LEAST_ASCII) * len(part)
+
+
+def examine_older_text(source: Source, meter: Meter, _examine: Examine) -> Report:
+    """Examine a text of one byte a character; programs and templates have to be UTF-8."""
+    draft = Draft(source, "text", meter.limits.findings)
+    if not all(_is_older(bytes(part)) for part in chunks(source.data, 0, len(source.data))):
+        draft.kind = "unknown"
+        draft.miss("it begins as text and is none later", Coverage.NOT_EXAMINED)
+    elif len(source.data) > WHOLE:
+        _examine_long(source, draft)
+    else:
+        _examine_whole(source, draft, bytes(source.data).decode(_OLDER))
+        if draft.kind in PROGRAM_KINDS:
+            draft.miss("a program in another encoding than UTF-8 is not examined for certain")
     return draft.close()
 
 
@@ -103,6 +140,7 @@ def _examine_long(source: Source, draft: Draft) -> None:
 
 
 def _examine_whole(source: Source, draft: Draft, text: str) -> None:
+    host_files.judge(source, draft, text)
     for judge in JUDGES:
         if judge(source, draft, text):
             break

@@ -7,6 +7,7 @@ Short entities that stand for plain text are let through: drawing programs write
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from xml.parsers import expat
@@ -20,6 +21,10 @@ MOST_ELEMENTS = 20_000_000
 LONGEST_TOKEN = 4 * MIB
 """A longer tag or comment makes the parser go over it again with every piece that it is given (CVE-2023-52425)."""
 LONGEST_ENTITY = 256
+XINCLUDE, XSLT = "http://www.w3.org/2001/XInclude", "http://www.w3.org/1999/XSL/Transform"
+_ELSEWHERE = re.compile(r"(?:https?|ftp|file|php|jar|netdoc|gopher):.*|[/\\].*|\w:[/\\].*", re.IGNORECASE | re.DOTALL)
+"""Addresses, and paths that are no names beside the document."""
+_FETCHES = re.compile(r"\b(?:document|unparsed-text|doc)\s*+\(\s*+[\"'][^\"']*|\bsystem-property\s*+\(")
 INSTRUCTION = "?"
 """First letter of an ``Element.name`` that is a processing instruction."""
 
@@ -57,6 +62,7 @@ class _Handlers:
         self.parser.EndElementHandler = self.end
         self.parser.ProcessingInstructionHandler = self.instruction
         self.parser.EntityDeclHandler = self.entity
+        self.parser.StartDoctypeDeclHandler = self.doctype
         self.depth = 0
         self.elements = 0
         self.found: list[Element] = []
@@ -68,14 +74,30 @@ class _Handlers:
         if self.elements > MOST_ELEMENTS:
             raise XmlProblem("file/limit", f"more than {MOST_ELEMENTS} elements", self.at)
         namespace, _, local = name.rpartition(" ")
+        self.refer(namespace, local, attributes)
         self.found.append(Element(local, namespace, attributes, self.depth, self.at))
         self.depth += 1
+
+    def refer(self, namespace: str, local: str, attributes: dict[str, str]) -> None:
+        """Elements that bring in other files: XInclude, and the parts of a style sheet."""
+        if namespace == XINCLUDE and local == "include":
+            raise XmlProblem("xml/external-entity", f"includes {attributes.get('href', '')[:200]!r}", self.at)
+        if namespace == XSLT:
+            place = attributes.get("href", "") if local in {"import", "include"} else ""
+            found = _ELSEWHERE.match(place) or next(filter(None, map(_FETCHES.search, attributes.values())), None)
+            if found is not None:
+                raise XmlProblem("xml/external-entity", f"a style sheet reads {found[0][:200]!r}", self.at)
 
     def end(self, _name: str) -> None:
         self.depth -= 1
 
     def instruction(self, target: str, text: str) -> None:
         self.found.append(Element(INSTRUCTION + target, "", {"": text}, self.depth, self.at))
+
+    def doctype(self, name: str, system: str | None, public: str | None, _has_subset: bool) -> None:
+        """The type of a document; one of an own address is fetched. Published types are known by their name."""
+        if system is not None and public is None and _ELSEWHERE.match(system):
+            raise XmlProblem("xml/external-entity", f"the type of {name[:80]!r} lies at {system[:200]!r}", self.at)
 
     def entity(
         self,

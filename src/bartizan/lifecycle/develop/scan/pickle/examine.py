@@ -29,14 +29,15 @@ def _begins_signed(data: Buffer, at: int) -> bool:
 
 
 def _is_table(one: Walk, data: Buffer) -> bool:
-    """Whether a pickle is rather two lines of a table: ``const,mean``, then ``.5,.7``, then a line that begins with a dot.
+    """Whether a pickle is rather lines of a table: ``const,mean``, then ``.5,.7``, then one that begins with a dot.
 
     Carried out, it would import a module called ``onst,mean`` and stop. Only what calls nothing, goes on behind its
     end and imports from nothing that can be installed is a table.
     """
     if one.calls or not one.judge.names or one.end >= len(data) or data[one.end : one.end + 1] in LINE_BREAKS:
         return False
-    return all(_SEPARATOR.search(module.split(".")[0]) for module, _ in one.judge.names)
+    packages = [module.split(".")[0] for module, _ in one.judge.names]
+    return all(not package or _SEPARATOR.search(package) for package in packages)
 
 
 class PickleExaminer:

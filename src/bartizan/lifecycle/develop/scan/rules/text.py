@@ -41,6 +41,16 @@ RULES = (
         techniques=EVASION,
     ),
     rule(
+        "text/encoded-payload",
+        SUSPICIOUS,
+        HIGH,
+        "A program or a harmful pickle is written out as text",
+        "Whoever decodes it gets a file that runs code; a first stage elsewhere can do so.",
+        remedy="remove the encoded content; a text that goes with a model needs none.",
+        cwe=("CWE-506",),
+        techniques=EVASION,
+    ),
+    rule(
         "json/malformed",
         MALFORMED,
         MEDIUM,
@@ -275,6 +285,15 @@ RULES = (
         "Running it runs programs; a model needs none.",
         remedy=READ_IT,
         cwe=("CWE-78",),
+    ),
+    rule(
+        "script/acted-on",
+        SUSPICIOUS,
+        HIGH,
+        "A system or a tool acts on this file by itself",
+        "Unpacked or opened in the right place, it makes programs run or other hosts be called.",
+        remedy=REMOVE_IT,
+        cwe=("CWE-78", "CWE-829"),
     ),
     rule(
         "script/harm",
