@@ -26,7 +26,7 @@ from bartizan.lifecycle.develop.scan.pickle.values import Call, Entry, Name, Use
 
 FAMILIES = frozenset(
     {"stdlib", "numpy", "scipy", "sklearn", "pandas", "torch", "joblib", "xgboost", "lightgbm", "catboost"}
-    | {"statsmodels", "imblearn", "category_encoders", "tokenizers", "pyarrow", "keras", "onnx"}
+    | {"statsmodels", "imblearn", "category_encoders", "tokenizers", "pyarrow", "keras", "onnx", "gensim"}
 )
 MAKERS = (
     "_reconstructor",
@@ -205,6 +205,12 @@ RULES_BY_NAME = {
     "_ufunc_reconstruct": "args=ufunc",
 }
 ADDED = {
+    "argparse.Namespace": "new build",
+    "builtins.hash": "",
+    "torch._utils._rebuild_tensor": "call args=torch-tensor",
+    "torch.nn.utils.rnn.PackedSequence": "new",
+    "sklearn.datasets.base.Bunch": "new build items",
+    "statsmodels.tools.decorators.ResettableCache": "new build items",
     "builtins.set": "call args=items",
     "collections.OrderedDict": "call build items",
     "joblib.numpy_pickle.NDArrayWrapper": "new build",

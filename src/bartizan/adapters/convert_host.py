@@ -193,7 +193,13 @@ def _load(data: bytes) -> tuple[Any, bool]:
         raise Refusal("it is an archive, and none of torch or numpy")
     if data.startswith(LEGACY_TORCH):
         return _load_torch(data), True
-    return _library("joblib", "joblib").load(io.BytesIO(data)), False
+    joblib = _library("joblib", "joblib")
+    try:
+        return joblib.load(io.BytesIO(data)), False
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refusal(f"joblib reads nothing from it ({type(error).__name__}: {error})") from error
 
 
 def _load_torch(data: bytes) -> Any:

@@ -20,7 +20,7 @@ from bartizan.wiring.registering import register_artefacts
 def register(
     ctx: click.Context, *, artefacts: tuple[str, ...], key: str, cache: Path | None, full: bool, as_json: bool
 ) -> int:
-    """Sign declared models and datasets (default: all) into the ledger.
+    """Sign declared models, datasets and documents (default: all) into the ledger.
 
     Each gets an OpenSSF Model Signing v1.0 statement; one that stands is not made again. Files that did not
     change since they were last digested are not read again; --full reads them all.

@@ -205,6 +205,18 @@ def test_a_model_whose_process_dies_is_out_until_it_was_opened_anew(serving):
     assert [model.closed for model in serving.works.models] == [1, 0]
 
 
+def test_an_answer_that_was_overtaken_by_a_refusal_is_not_given(serving, monkeypatch):
+    model = serving.works.models[0]
+
+    def overtaken(rows):
+        serving.door.move(admission(met=False), None)
+        return np.zeros(len(rows), dtype=np.int64)
+
+    monkeypatch.setattr(model, "labels", overtaken)
+    status, _, answer = serving.ask()
+    assert (status, "outputs" in answer) == (503, False)
+
+
 def test_rows_that_the_model_cannot_take_cost_only_their_request(serving):
     serving.works.models[0].error = WorkError("ValueError in /secret/path")
     status, _, answer = serving.ask()
@@ -276,15 +288,25 @@ def test_more_requests_than_can_wait_are_told_to_come_again(serving, monkeypatch
 def test_the_schedule_goes_on_by_itself_and_is_woken(scene, monkeypatch):
     monkeypatch.setattr(schedule, "LEAST_PAUSE_SECONDS", 0.01)
 
+    once, times, done = scene.schedule.once, [], asyncio.Event()
+
+    async def breaks_at_first():
+        times.append(1)
+        if len(times) == 1:
+            scene.door.wake.set()
+            raise RuntimeError
+        await once()
+        done.set()
+
     async def live():
         running = asyncio.create_task(scene.schedule.run())
         scene.door.wake.set()
-        while not scene.works.recorded:
-            await asyncio.sleep(0.01)
+        await done.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(live(), 0.9))
+    monkeypatch.setattr(scene.schedule, "once", breaks_at_first)
+    asyncio.run(asyncio.wait_for(live(), 30))
     assert scene.door.reason == ""
 
 

@@ -34,6 +34,24 @@ CASES = [
     (rules.names_are_unique, [('name = "holdout"', 'name = "train"')], "dataset[1].name", "another part"),
     (rules.names_are_unique, [('name = "holdout"', 'name = "Fruit"')], "dataset[1].name", "another part"),
     (rules.names_are_unique, [('name = "camera"', 'name = "sorter"')], "component[1].name", "another part"),
+    (
+        rules.names_are_unique,
+        [("[exposure]", '[[document]]\nname = "train"\npath = "p.txt"\nkind = "prompt"\n[exposure]')],
+        "document[0].name",
+        "another part",
+    ),
+    (
+        rules.documents_are_not_named_as_checks,
+        [("[exposure]", '[[document]]\nname = "scan"\npath = "p.txt"\nkind = "prompt"\n[exposure]')],
+        "document[0].name",
+        "the name of a check",
+    ),
+    (
+        rules.paths_do_not_overlap,
+        [("[exposure]", '[[document]]\nname = "p"\npath = "data/train.csv"\nkind = "prompt"\n[exposure]')],
+        "document[0].path",
+        "the same files",
+    ),
     (rules.paths_do_not_overlap, [("data/holdout.csv", "data/train.csv")], "dataset[1].path", "the same files"),
     (rules.paths_do_not_overlap, [("data/holdout.csv", "data")], "dataset[1].path", "the same files"),
     (

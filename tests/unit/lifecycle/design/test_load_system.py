@@ -51,6 +51,17 @@ def line_of(text):
     return SMALL[: SMALL.index(text)].count("\n") + 1
 
 
+def test_documents_are_digested_and_may_be_asked_for_by_a_gate(folder):
+    text = SMALL.replace("[exposure]", '[[document]]\nname = "p"\npath = "p.txt"\nkind = "prompt"\n\n[exposure]', 1)
+    rule = '\n[[gate.release.rule]]\nid = "signed"\nabout = "document:p"\ntype = "signature"\n'
+    (folder / "bartizan.toml").write_text(text + rule, encoding="utf-8")
+    with pytest.raises(DeclarationError, match=r'there is no "p\.txt"'):
+        load(folder)
+    (folder / "p.txt").write_bytes(b"be brief")
+    (document,) = load(folder).of_kind("document")
+    assert (document.id, document.digest) == ("document:p", digest_bytes(b"be brief"))
+
+
 def test_everything_that_is_named_is_digested(folder):
     system = load(folder)
     assert [artefact.id for artefact in system.artefacts] == [

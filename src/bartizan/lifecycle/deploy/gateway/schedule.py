@@ -137,7 +137,10 @@ class Schedule:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._door.wake.wait(), self._seconds - pause)
             self._door.wake.clear()
-            await self.once()
+            try:
+                await self.once()
+            except Exception:  # noqa: BLE001 - the loop must live; the door shuts by itself when this goes on
+                _LOG.exception("verification broke off")
 
     async def once(self) -> None:
         """One verification and what follows from it."""

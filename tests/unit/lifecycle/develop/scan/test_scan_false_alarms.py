@@ -74,6 +74,7 @@ def test_a_traced_sequential_fetches_its_layers_by_number() -> None:
         (b'    a = getattr(layers0, "a b")\n', True),
         (b'    torch.warn("a torch, no ops")  # torch\n', True),
         (b"    a = ops.prim.NumToTensor(x)\n", True),
+        (b"    ops : Tensor = self.ops\n", True),
         (b'    a = getattr(torch, "neg")(x)\n', False),
         (b'    a = getattr(torch, "ne\\147")(x)\n', False),
         (b'    a = getattr(torch, "0" "neg")(x)\n', False),
@@ -98,7 +99,7 @@ def test_operators_by_another_name_work_and_so_have_to_be_found() -> None:
     with zipfile.ZipFile(saved) as old, zipfile.ZipFile(changed, "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            if name.endswith("linear.py"):
+            if name.endswith(".py"):
                 content = content.replace(
                     b"    weight = self", b"    f = torch\n    g = f.neg(input)\n    weight = self"
                 )

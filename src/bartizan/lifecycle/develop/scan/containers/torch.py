@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from bartizan.lifecycle.develop.scan.containers import torch_script
 from bartizan.lifecycle.develop.scan.detect import detect
+from bartizan.lifecycle.develop.scan.formats.embedded import Embedded
 from bartizan.lifecycle.develop.scan.limits import LimitError, Limits
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError
 from bartizan.lifecycle.develop.scan.pickle.policy import is_torch_script
@@ -174,4 +175,5 @@ class TorchArchive(DeclaredStorages):
             inside = examine(source)
             if inside.verdict is Verdict.DANGEROUS:
                 return inside
+        Embedded(draft, examine).judge_numbers(f"storage {key!r}", source.data, 0)
         return draft.close()

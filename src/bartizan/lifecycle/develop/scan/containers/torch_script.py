@@ -28,6 +28,7 @@ _LINE = re.compile(rb"^(?=[^ \t\n])", re.MULTILINE)
 _GAP = rb"(?:[\s\\]|#[^\n]*\n)*"
 _FILES = re.compile(rb"\b(?:torch|aten)" + _GAP + rb"\." + _GAP + rb"(from_file|save|load)\b")
 _OPERATOR = re.compile(rb"\bops" + _GAP + rb"\." + _GAP + rb"(\w+)" + _GAP + rb"\." + _GAP + rb"(\w+)")
+_CLASS = re.compile(rb"\b__torch__" + _GAP + rb"\." + _GAP + rb"torch" + _GAP + rb"\." + _GAP + rb"classes" + _GAP + rb"\." + _GAP + rb"(\w+)")
 _INDIRECT = re.compile(rb"\bgetattr" + _GAP + rb"\((?!\w+, \"(?![A-Za-z_]\w*\")[^\"\\\n]+\"\))")
 """``getattr``, but for a submodule whose name is no identifier: a traced ``Sequential`` has ``getattr(self, "0")``.
 
@@ -35,9 +36,12 @@ No operator has such a name, so nothing but what the class declares can be meant
 """
 _ALIAS = re.compile(
     rb"\"(?:[^\"\\\n]|\\[^\n])*+\"|'(?:[^'\\\n]|\\[^\n])*+'|#[^\n]*+|(?<![\w.])"
-    rb"(torch|ops(?:" + _GAP + rb"\." + _GAP + rb"\w++)?+)(?!\w)(?!" + _GAP + rb"\.)"
+    rb"(torch|ops(?:" + _GAP + rb"\." + _GAP + rb"\w++)?+)(?!\w)(?!" + _GAP + rb"\.| *:)"
 )
-"""Texts and comments, and the families of operators by themselves: ``f = torch``, then ``f.save(x, "y")``."""
+"""Texts and comments, and the families of operators by themselves: ``f = torch``, then ``f.save(x, "y")``.
+
+An attribute of that name is declared with a colon.
+"""
 
 
 def is_native_class(module: str) -> bool:
@@ -71,6 +75,10 @@ def examine_script(source: Source, limits: Limits) -> Report:
         family, name = match[1].decode("ascii", "replace"), match[2].decode("ascii", "replace")
         if family not in NATIVE_OPERATORS:
             draft.fire("torch/script-operator", f"calls {family}::{name}", match.start())
+    for match in _CLASS.finditer(text):
+        family = match[1].decode("ascii", "replace")
+        if family not in NATIVE_CLASSES:
+            draft.fire("torch/script-operator", f"uses a class of the native library {family}", match.start())
     return draft.close()
 
 

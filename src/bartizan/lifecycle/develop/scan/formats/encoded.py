@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from bartizan.lifecycle.develop.scan.detect import detect
 from bartizan.lifecycle.develop.scan.formats.embedded import STRONG, program_or_archive
+from bartizan.lifecycle.develop.scan.registry import MAGIC
 from bartizan.lifecycle.develop.scan.source import Draft, Examine
 from bartizan.lifecycle.develop.scan.verdict import Verdict
 
@@ -26,6 +27,11 @@ _PLAIN_PICKLE = re.compile(rb"[c(\]}][\x20-\x7e]*\n[\x20-\x7e\n]*\Z")
 _PROGRAMS = frozenset({"elf", "windows-program"})
 _PICKLES = frozenset({"pickle", "joblib"})
 _UNPACKED = STRONG | {"zlib"}
+_FIRST = frozenset(
+    bytes([first])
+    for first in b"\x80Mxc(]}" + bytes(magic[0] for each in MAGIC if each.kind in STRONG for _, magic in each.magics)
+)
+"""First bytes of all that is looked for."""
 MOST_DECODED = 64
 """Runs of one text that are decoded as a whole."""
 
@@ -49,8 +55,8 @@ def _candidates(text: str) -> Iterator[tuple[int, bytes]]:
     """Where a run of encoded bytes begins like a file, and the bytes."""
     for pattern, decode in ((_HEX, _from_hex), (_BASE64, _from_base64)):
         for found in pattern.finditer(text):
-            head = decode(_BREAKS.sub("", text[found.start() : found.start() + _BEGINNING]))
-            if _begins_like_a_file(head) and (inner := decode(_BREAKS.sub("", found[0]))):
+            head = decode(_BREAKS.sub("", found[0][:_BEGINNING]))
+            if head[:1] in _FIRST and _begins_like_a_file(head) and (inner := decode(_BREAKS.sub("", found[0]))):
                 yield found.start(), inner
 
 

@@ -58,7 +58,7 @@ BY_ATTRIBUTE = {
 }
 """Filters that read attributes by name, and how many of their first arguments are such names."""
 _GLOBALS = """
-    lipsum self config request session g app application settings environ environment get_flashed_messages
+    lipsum self config request session g app application settings environ get_flashed_messages
     url_for current_app os sys subprocess builtins globals locals vars eval exec compile open input getattr
     setattr hasattr type object importlib popen system context
     """

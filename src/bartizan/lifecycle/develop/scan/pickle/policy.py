@@ -53,7 +53,7 @@ class Policy(msgspec.Struct, frozen=True):
         parts = f"{module}.{name}".split(".")
         for end in range(len(parts), 0, -1):
             known = self.dangers.get(".".join(parts[:end]))
-            if known:
+            if known is not None:  # a name that is harmless within a dangerous module stands there as ""
                 return known
         return ""
 
