@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from trestle.oscal.assessment_results import AssessmentResults
 
+import bartizan
 from bartizan.cli.main import run
 from bartizan.core.envelope import parse
 from bartizan.core.statement import decode
@@ -209,6 +210,8 @@ def test_it_works_in_a_pipeline_and_no_hostile_file_harms_it(tmp_path):
         assert "Traceback" not in done.stderr
         assert "mistake in bartizan" not in done.stderr
     assert not (tmp_path / "ran").exists()
+    parsers = Path(bartizan.__file__).parent
+    assert not [path for ending in ("*.so", "*.pyd", "*.c", "*.pyx") for path in parsers.rglob(ending)]
 
 
 def in_pipeline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -218,7 +218,7 @@ def test_a_model_that_attacks_from_its_process_gets_nowhere(tmp_path, monkeypatc
 
         with pytest.raises(WorkError, match="a class that it does not know"):
             deed(1)
-        with pytest.raises(WorkError, match="File too large|Operation not permitted"):
+        with pytest.raises(WorkError, match=r"File too large|Operation not permitted"):
             deed(2)
         assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
         environment = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS JOBLIB_MULTIPROCESSING LC_ALL"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_a_traced_sequential_fetches_its_layers_by_number() -> None:
         (b"    f = ops\n    a = f.aten.save(x, '/tmp/x')\n", False),
         (b"    f = ops . aten\n    a = f.save(x, '/tmp/x')\n", False),
         (b'    f = ("a", torch)[1]\n', False),
+        (b"    torch" + b" # a\n" * 100 + b"   .save(x, 'y')\n", False),
+        (b"    torch.#" + b"a" * 5000 + b"\n   save(x, 'y')\n", False),
+        (b"    ops.aten" + b" # a\n" * 100 + b"   .save(x, 'y')\n", False),
     ],
 )
 def test_torchscript_may_fetch_submodules_and_not_operators_by_name(body: bytes, is_fine: bool) -> None:
@@ -108,6 +112,13 @@ def test_operators_by_another_name_work_and_so_have_to_be_found() -> None:
     torch.jit.load(changed)
     report = scan_bytes(changed.getvalue(), "model.pt")
     assert "torch/script-operator" in {finding.rule for finding in report.findings}
+
+
+def test_comments_without_end_take_no_time() -> None:
+    for filler in (b"#ops\n" * 100_000, b"ops" + b"#" * 500_000, b"torch.a\\\n" * 50_000, b"ops.a#" * 80_000):
+        before = time.process_time()
+        assert not is_clean(scan_bytes(script(PLAIN_CLASS + b"    x = torch\n" + filler), "model.pt"))
+        assert time.process_time() - before < 5  # seconds; without the bound, minutes
 
 
 def _members(data: bytes) -> list[bytes]:

@@ -25,10 +25,36 @@ NATIVE_OPERATORS = frozenset(
 _TEXT = re.compile(rb"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*\Z")
 _TOP = re.compile(rb"(?:class |def |@|import __torch__|from __torch__|op_version_set ?=|#|[)\]}\r\n]|\Z)")
 _LINE = re.compile(rb"^(?=[^ \t\n])", re.MULTILINE)
-_GAP = rb"(?:[\s\\]|#[^\n]*\n)*"
+_GAP = rb"(?:[\s\\]++|#[^\n]{0,1000}\n){0,20}+"
+"""What may stand between the parts of a name; bounded, as else a file of comments takes hours."""
+_ENDLESS = re.compile(
+    rb"\b(?:torch|aten|ops|getattr)\b"
+    + _GAP
+    + rb"(?:\."
+    + _GAP
+    + rb"(?:\w++"
+    + _GAP
+    + rb"(?:\."
+    + _GAP
+    + rb")?+)?+)?+(?=[\s\\#])"
+)
 _FILES = re.compile(rb"\b(?:torch|aten)" + _GAP + rb"\." + _GAP + rb"(from_file|save|load)\b")
 _OPERATOR = re.compile(rb"\bops" + _GAP + rb"\." + _GAP + rb"(\w+)" + _GAP + rb"\." + _GAP + rb"(\w+)")
-_CLASS = re.compile(rb"\b__torch__" + _GAP + rb"\." + _GAP + rb"torch" + _GAP + rb"\." + _GAP + rb"classes" + _GAP + rb"\." + _GAP + rb"(\w+)")
+_CLASS = re.compile(
+    rb"\b__torch__"
+    + _GAP
+    + rb"\."
+    + _GAP
+    + rb"torch"
+    + _GAP
+    + rb"\."
+    + _GAP
+    + rb"classes"
+    + _GAP
+    + rb"\."
+    + _GAP
+    + rb"(\w+)"
+)
 _INDIRECT = re.compile(rb"\bgetattr" + _GAP + rb"\((?!\w+, \"(?![A-Za-z_]\w*\")[^\"\\\n]+\"\))")
 """``getattr``, but for a submodule whose name is no identifier: a traced ``Sequential`` has ``getattr(self, "0")``.
 
@@ -67,6 +93,8 @@ def examine_script(source: Source, limits: Limits) -> Report:
         draft.fire("torch/script-files", f"calls torch.{match[1].decode('ascii')}", match.start())
     for match in _INDIRECT.finditer(text):
         draft.fire("torch/script-operator", "calls getattr", match.start())
+    if endless := _ENDLESS.search(text):
+        draft.fire("torch/script-operator", "breaks a name up by more comments than are read", endless.start())
     alias = next((match for match in _ALIAS.finditer(text) if match[1]), None)
     if alias is not None:
         family = alias[1].split(b".")[0].decode("ascii")
