@@ -71,7 +71,9 @@ def measure(workspace: Workspace, artefact: Artefact, wanted: Wanted) -> predica
     part = _samples_part(path, wanted.target)
     table = read_table(path, part, digest=workspace.files.digest(path))
     system, model = _with_guest(workspace.system(), artefact, part, table.label_values)
-    targets = CheckServices(workspace.settings.path("journals"), frozenset({artefact.digest}))(Targets)
+    settings = workspace.settings
+    services = CheckServices(settings.path("journals"), frozenset({artefact.digest}), settings.values["confinement"])
+    targets = services(Targets)
     rows, labels = table.rows[:MOST_ROWS], table.labels[:MOST_ROWS]
     with targets.open(system, model) as target:
         answers = target.labels(rows)

@@ -196,7 +196,7 @@ RECOGNISED: tuple[Format, ...] = (
 FORMATS: dict[str, Format] = {each.kind: each for each in (*MAGIC, *OTHER, *RECOGNISED)}
 """All formats by kind."""
 
-FOLDER_EXAMINERS: tuple[str, ...] = ("formats.repository:examine_folder", "formats.coreml:examine_packages",)
+FOLDER_EXAMINERS: tuple[str, ...] = ("formats.repository:examine_folder", "formats.coreml:examine_packages")
 """``module:function`` of what looks at a folder as a whole once its files have been examined."""
 
 LOADABLE = frozenset({"joblib", "keras", "skops", "torch"}) | {each.kind for each in FORMATS.values() if each.loadable}

@@ -38,12 +38,10 @@ MOST_DECODED = 64
 
 def judge_encoded(draft: Draft, text: str, examine: Examine) -> None:
     """Fire for every encoded program, and for everything else encoded that would do harm."""
-    decoded = 0
-    for at, inner in _candidates(text):
-        if decoded >= MOST_DECODED:
+    for count, (at, inner) in enumerate(_candidates(text)):
+        if count >= MOST_DECODED:
             draft.miss(f"more than {MOST_DECODED} files are encoded in it", rule="file/limit")
             return
-        decoded += 1
         report = examine(draft.source.child(f"<encoded at {at}>", inner))
         is_program = program_or_archive(inner) in _PROGRAMS
         if is_program or (report.verdict is Verdict.DANGEROUS and report.format in _PICKLES | _UNPACKED | {"torch"}):

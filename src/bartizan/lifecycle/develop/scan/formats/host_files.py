@@ -44,7 +44,11 @@ KINDS = (
     _kind("it changes the registry of Windows", r"\.reg$"),
     _kind("it changes the registry of Windows", r"", r"\A\s*+(?:Windows Registry Editor Version|REGEDIT4)"),
     _kind("Windows runs what it names", r"(?:^|/)autorun\.inf$"),
-    _kind("Windows runs what it names", r"\.inf$", r"\b(?:Run(?:Pre|Post)SetupCommands|AddReg|RegisterOCXs|UnregisterOCXs)"),
+    _kind(
+        "Windows runs what it names",
+        r"\.inf$",
+        r"\b(?:Run(?:Pre|Post)SetupCommands|AddReg|RegisterOCXs|UnregisterOCXs)",
+    ),
     _kind("Windows opens what it names", r"", r"\A\s*+\[InternetShortcut\]"),
     _kind(
         "Windows fetches what it names",
@@ -75,15 +79,21 @@ KINDS = (
         r"^[^#\n]*\b(?:system2?|shell(?:\.exec)?|dyn\.load|pipe)\s*\(|^[^#\n]*\bsource\s*\(\s*[\"']https?:"
         r"|^[^#\n]*\beval\s*\(\s*parse\b",
     ),
-    _kind("a program of Julia runs others", r"\.jl$", r"^[^#\n]*\brun\s*\(|^[^#\n]*\bccall\s*\(|^[^#\n]*\bdownload\s*\("),
-    _kind("its program runs others", r"\.(?:awk|tcl|exp|ahk|au3|nu|elv)$", r"\b(?:system\s*\(|exec\b|Run\b|ShellExecute)"),
+    _kind(
+        "a program of Julia runs others", r"\.jl$", r"^[^#\n]*\brun\s*\(|^[^#\n]*\bccall\s*\(|^[^#\n]*\bdownload\s*\("
+    ),
+    _kind(
+        "its program runs others", r"\.(?:awk|tcl|exp|ahk|au3|nu|elv)$", r"\b(?:system\s*\(|exec\b|Run\b|ShellExecute)"
+    ),
     _kind("it adds a folder to the path of imports", r"\.egg-link$"),
 )
 _INDEX = re.compile(
     r"^\s*+(?:@[\w-]++:)?(?:registry|index[-_]url|extra[-_]index[-_]url|find[-_]links|npmRegistryServer)\s*+[=:]\s*+(\S++)",
     re.IGNORECASE | re.MULTILINE,
 )
-_INDEX_NAMES = re.compile(r"(?:^|/)(?:\.npmrc|\.yarnrc(?:\.yml)?|pip\.(?:conf|ini)|\.pydistutils\.cfg|\.pypirc|uv\.toml)$")
+_INDEX_NAMES = re.compile(
+    r"(?:^|/)(?:\.npmrc|\.yarnrc(?:\.yml)?|pip\.(?:conf|ini)|\.pydistutils\.cfg|\.pypirc|uv\.toml)$"
+)
 _GOOD_REGISTRY = re.compile(r"[\"']?https://(?:registry\.(?:npmjs\.org|yarnpkg\.com)|pypi\.org)(?:/|[\"']?$)")
 _COMMANDS = re.compile(
     r"\.(?:ya?ml|toml|cfg|ini|conf|env|service|timer|mk|cmake|gradle)$|(?:^|/)(?:jenkinsfile|procfile|justfile|vagrantfile|"

@@ -3,7 +3,19 @@
 Ids never change their meaning and are never reused. One file per family of formats.
 """
 
-from bartizan.lifecycle.develop.scan.rules import archives, arrays, executables, files, graphs, keras, native, pickle, repositories, text, torch_script
+from bartizan.lifecycle.develop.scan.rules import (
+    archives,
+    arrays,
+    executables,
+    files,
+    graphs,
+    keras,
+    native,
+    pickle,
+    repositories,
+    text,
+    torch_script,
+)
 from bartizan.lifecycle.develop.scan.rules.rule import CONTROLS, Rule
 
 RULES: dict[str, Rule] = {
