@@ -122,7 +122,8 @@ class LedgerWorks:
         if admission.inputs != self._inputs():
             raise ArtefactError("the system changed after it was admitted", remedy="wait for the next verification.")
         clean = frozenset({self._model.digest})
-        targets = CheckServices(self._workspace.settings.path("journals"), clean)(Targets)
+        settings = self._workspace.settings
+        targets = CheckServices(settings.path("journals"), clean, settings.values["confinement"])(Targets)
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(targets.open(self._system, self._model))
             described = describe(self._system, self._model, target)
@@ -297,9 +298,12 @@ def listening(host: str, port: int) -> socket.socket:
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=MAX_CONNECTIONS)
+        listener = socket.create_server(address[:2], family=family, backlog=MAX_CONNECTIONS)
+        # Connections inherit it; without it an answer waits for the client's delayed acknowledgement (40 ms).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, OverflowError, UnicodeError) as error:
         raise StoreError(f"{host} port {port} cannot be listened on: {error}", remedy="choose another.") from error
+    return listener
 
 
 @contextlib.contextmanager

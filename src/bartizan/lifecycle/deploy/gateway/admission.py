@@ -109,13 +109,12 @@ def refusal(
     model: str, inputs: Mapping[str, Digest], error: Exception, at: datetime, condition: Condition = "verification"
 ) -> Admission:
     """What could not be verified, opened or recorded is not admitted."""
-    known = isinstance(error, BartizanError)
     finding = Finding(
         condition=condition,
         artefact=model,
         met=False,
         reason=error.message.splitlines()[0] if isinstance(error, BartizanError) else type(error).__name__,
-        remedy=error.remedy if isinstance(error, BartizanError) and known else "see the log of the server.",
+        remedy=error.remedy if isinstance(error, BartizanError) else "see the log of the server.",
     )
     return Admission(model=model, inputs=dict(inputs), findings=(finding,), at=at)
 

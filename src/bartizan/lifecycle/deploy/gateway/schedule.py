@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bartizan.core.digest import Digest
+from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.admission import Admission, refusal
 from bartizan.lifecycle.deploy.gateway.protocol import Description, Question, ask
 from bartizan.targets.protocol import Target
@@ -161,7 +162,8 @@ class Schedule:
 
     async def _switch(self, admission: Admission) -> None:
         """From whatever is served, by way of nothing, to what was admitted."""
-        await self._move(refusal(admission.model, admission.inputs, _Opening(), admission.at, "opening"), None)
+        between = WorkError("it is verified and being opened", remedy="ask again.")
+        await self._move(refusal(admission.model, admission.inputs, between, admission.at, "opening"), None)
         opened, outcome = await self._do(lambda: opening(self._works, admission))
         await self._move(outcome, opened)
 
@@ -182,10 +184,6 @@ class Schedule:
     def close(self) -> None:
         """Wait for what is being verified."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-
-class _Opening(Exception):  # noqa: N818 - it is no error, only a reason
-    """Between two models."""
 
 
 def recording(works: Works, admission: Admission) -> Admission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import tarfile
@@ -165,6 +166,7 @@ def test_tables_in_an_older_encoding_are_text() -> None:
     assert is_clean(report), report.findings
     assert report.format == "text"
     assert is_clean(scan_bytes(OLDER * 200_000, "long.csv"))
+    assert is_clean(scan_bytes(b"plain;1\n" * 10_000 + OLDER, "accents behind the part that is probed.csv"))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,12 @@ def test_tables_in_an_older_encoding_are_text() -> None:
 )
 def test_what_is_no_plain_text_in_an_older_encoding_is_not_clean(data: bytes, name: str) -> None:
     assert not is_clean(scan_bytes(data, name))
+
+
+def test_an_accent_hides_no_payload() -> None:
+    payload = base64.b64encode(b"\x80\x04cos\nsystem\n\x8c\x02id\x85R." + bytes(400))
+    for accent in (b"", b"\xe9\n"):
+        assert scan_bytes(accent + payload, "notes.txt").verdict is Verdict.DANGEROUS
 
 
 def _external(folder: Path) -> None:

@@ -91,6 +91,8 @@ def examine_text(source: Source, meter: Meter, examine: Examine) -> Report:
     """Examine a text of any kind."""
     draft = Draft(source, "text", meter.limits.findings)
     at = _not_text_from(source)
+    if at is not None and _is_older_throughout(source):
+        return examine_older_text(source, meter, examine)
     if at is not None:
         draft.kind = "unknown"
         draft.miss(f"it begins as text and is none after byte {at}", Coverage.NOT_EXAMINED)
@@ -113,16 +115,22 @@ def _is_older(part: bytes) -> bool:
     return not _NO_OLDER_TEXT.search(part) and high <= (1 - _LEAST_ASCII) * len(part)
 
 
-def examine_older_text(source: Source, meter: Meter, _examine: Examine) -> Report:
+def _is_older_throughout(source: Source) -> bool:
+    return all(_is_older(bytes(part)) for part in chunks(source.data, 0, len(source.data)))
+
+
+def examine_older_text(source: Source, meter: Meter, examine: Examine) -> Report:
     """Examine a text of one byte a character; programs and templates have to be UTF-8."""
     draft = Draft(source, "text", meter.limits.findings)
-    if not all(_is_older(bytes(part)) for part in chunks(source.data, 0, len(source.data))):
+    if not _is_older_throughout(source):
         draft.kind = "unknown"
         draft.miss("it begins as text and is none later", Coverage.NOT_EXAMINED)
     elif len(source.data) > WHOLE:
         _examine_long(source, draft)
     else:
-        _examine_whole(source, draft, bytes(source.data).decode(_OLDER))
+        text = bytes(source.data).decode(_OLDER)
+        _examine_whole(source, draft, text)
+        encoded.judge_encoded(draft, text, examine)
         if draft.kind in PROGRAM_KINDS:
             draft.miss("a program in another encoding than UTF-8 is not examined for certain")
     return draft.close()

@@ -92,9 +92,9 @@ def test_text_that_turns_into_something_else_is_not_examined():
     assert (report.coverage, report.exit_code) == (Coverage.NOT_EXAMINED, 2)
 
 
-def test_control_characters_and_latin_1_are_no_text():
+def test_control_characters_are_no_text():
     assert scan_bytes(b"a\x01b" * 50, "x.txt").exit_code == 2
-    assert scan_bytes("naïve".encode("latin-1"), "x.txt").exit_code == 2
+    assert scan_bytes("na\x01ïve".encode("latin-1"), "x.txt").exit_code == 2
 
 
 def tokenizer(entries):
