@@ -100,7 +100,7 @@ def _tell_of_expired(judged: Judged) -> None:
 
 def _scan(path: Path, jobs: int, progress: Callable[[int, int, str], None]) -> Report:
     if path != STDIN:
-        return scan_path(path, jobs=jobs, progress=progress)
+        return scan_path(path, jobs=jobs, progress=progress, follow=True)
     with tempfile.TemporaryDirectory(prefix="bartizan-") as folder:
         kept = Path(folder) / "stdin"
         with kept.open("wb") as file:
@@ -112,7 +112,7 @@ def _copy(write: Callable[[bytes], object]) -> None:
     """Standard input, as far as a scan would unpack an archive.
 
     Raises:
-        InputError: it is longer.
+        InputError: it is longer, or empty: a download that failed must not look like a clean file.
     """
     most = Limits().expanded
     while part := sys.stdin.buffer.read(1 << 20):
@@ -120,6 +120,8 @@ def _copy(write: Callable[[bytes], object]) -> None:
         if most < 0:
             raise InputError(f"standard input is longer than {Limits().expanded} bytes", remedy="scan it as a file.")
         write(part)
+    if most == Limits().expanded:
+        raise InputError("nothing came on standard input", remedy="check the command before the pipe.")
 
 
 @contextmanager

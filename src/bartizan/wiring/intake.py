@@ -7,6 +7,7 @@ again, so a case that was interrupted goes on where it was.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 import bartizan
 from bartizan.core import predicates
 from bartizan.core.check import Blob
-from bartizan.core.digest import Digest, canonical_json, digest_json
+from bartizan.core.digest import Digest, canonical_json, digest_bytes, digest_json
 from bartizan.core.durations import deadline
 from bartizan.core.errors import ArtefactError, BartizanError, EvidenceError, InputError
 from bartizan.core.evidence import Evidence
@@ -35,7 +36,7 @@ from bartizan.lifecycle.develop.scan.acceptance import Policy as ScanPolicy
 from bartizan.lifecycle.develop.scan.acceptance import judge as judge_scan
 from bartizan.lifecycle.develop.scan.check import RULES_INPUT, predicate_of, rules_digest, summary
 from bartizan.lifecycle.develop.scan.scanner import scan_path
-from bartizan.lifecycle.develop.sign import sign_manifest, verify_bundle
+from bartizan.lifecycle.develop.sign import MAX_BUNDLE_BYTES, sign_manifest, verify_bundle
 from bartizan.wiring import samples
 from bartizan.wiring.deciding import key_for, may_decide
 from bartizan.wiring.workspace import Workspace
@@ -43,7 +44,10 @@ from bartizan.wiring.workspace import Workspace
 QUARANTINE = ".bartizan/quarantine"
 CASE_FILE = "case.json"
 CONTENT = "content"
+SIGNATURE = "signature.json"
 VERIFIER = "urn:bartizan:intake"
+ANNOUNCED, ANSWERS, SAMPLES = "announced", "answers", "samples"
+"""Names under which statements rest on what was said of a case."""
 State = Literal["quarantined", "admitted", "rejected"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -129,11 +133,17 @@ class Intake:
 
     def _read(self, path: Path) -> Case:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Case)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            case = msgspec.json.decode(path.read_bytes(), type=Case)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
                 f"the case {path.parent.name} cannot be read: {error}", remedy="take the source in again."
             ) from error
+        if problem := _problem(case, path.parent.name):
+            raise InputError(
+                f"the case {path.parent.name} was not written by intake: {problem}",
+                remedy="find out who changed it, and take the source in again.",
+            )
+        return case
 
     def _write(self, case: Case) -> Case:
         path = self.folder / case.id / CASE_FILE
@@ -177,7 +187,7 @@ class Intake:
         single = partial / CONTENT / origin.facts["name"] if origin.layout == "file" else partial / CONTENT
         digest = self.workspace.files.digest(single)
         case = Case(
-            id=digest_json([asked.kind, asked.name, digest])[:12],
+            id=_case_id(asked.kind, asked.name, digest),
             kind=asked.kind,
             name=asked.name,
             supplier=asked.supplier,
@@ -190,6 +200,8 @@ class Intake:
         if (place / CASE_FILE).exists():
             sources.discard(partial)
             case = self._read(place / CASE_FILE)
+            if case.digest != digest:
+                raise ArtefactError(f"{source} has the case id of other bytes", remedy="do not use it.")
         else:
             sources.discard(place)
             partial.rename(place)
@@ -198,14 +210,14 @@ class Intake:
     def _told(self, case: Case, asked: Asked) -> Case:
         """The case with what is said now; what is not said again stays."""
         if asked.signature is not None:
-            kept = self.folder / case.id / "signature.json"
-            kept.write_bytes(asked.signature.read_bytes())
+            kept = self.folder / case.id / SIGNATURE
+            kept.write_bytes(_small(asked.signature))
         return replace(
             case,
             supplier=asked.supplier,
             answers=asked.answers if asked.answers != Answers() else case.answers,
             expected=asked.expected or case.expected,
-            signature="signature.json" if asked.signature is not None else case.signature,
+            signature=SIGNATURE if asked.signature is not None else case.signature,
             samples=asked.samples or case.samples,
         )
 
@@ -224,9 +236,16 @@ class Intake:
         if case.kind == "model" and case.samples is not None and scanned:
             self._samples(case, artefact, case.samples)
         result, evidence = self._judge(case, artefact)
-        if result.passed and case.state != "admitted":
+        if result.passed and not self.is_in_place(case):
             case = self._admit(case, artefact, result, into)
         return Progress(case=case, result=result, scan=_said_of_scan(evidence))
+
+    def is_in_place(self, case: Case) -> bool:
+        """Whether it was let in, and lies where it was put, unaltered."""
+        if case.state != "admitted" or not case.admitted_to:
+            return False
+        place = self.workspace.folder / case.admitted_to
+        return os.path.lexists(place) and self.workspace.files.digest(place) == case.digest
 
     def look(self, case: Case) -> Progress:
         """The case as it stands, without doing anything."""
@@ -274,7 +293,11 @@ class Intake:
         said = predicates.TestResult(
             result=result, summary=f"{why}. Source: {case.origin.layout} ({facts})"[:2000], coverage="examined"
         )
-        inputs = {artefact.id: case.digest, f"record:{case.supplier}": digest_json(record)}
+        inputs = {
+            artefact.id: case.digest,
+            f"record:{case.supplier}": digest_json(record),
+            ANNOUNCED: self._announced(case),
+        }
         self._publish(artefact, policy.ORIGIN, said, predicates.TEST_RESULT, inputs)
 
     def _why_allowed(
@@ -292,10 +315,15 @@ class Intake:
             return "WARNED", "it has the announced digest, and the supplier's record allows neither digest nor key"
         return "WARNED", "nothing ties it to its source: no announced digest, no signature"
 
+    def _announced(self, case: Case) -> Digest:
+        """Digest of what was said about the bytes by another way: the announced digest, and the signature."""
+        path = self.folder / case.id / SIGNATURE
+        return digest_json([case.expected, digest_bytes(_small(path)) if case.signature else ""])
+
     def _why_signed(
         self, case: Case, artefact: Artefact, record: Supplier | None
     ) -> tuple[Literal["PASSED", "FAILED"], str]:
-        bundle = (self.folder / case.id / case.signature).read_bytes()
+        bundle = _small(self.folder / case.id / SIGNATURE)
         manifest = self.workspace.files.manifest(Path(artefact.path))
         for pem in record.allow.keys if record is not None else ():
             try:
@@ -319,11 +347,11 @@ class Intake:
             missing=missing,
             summary=f"not answered: {', '.join(missing)}" if missing else "every question is answered",
         )
-        inputs = {artefact.id: case.digest, "answers": digest_json(facts)}
+        inputs = {artefact.id: case.digest, ANSWERS: digest_json(facts)}
         self._publish(artefact, policy.CARD, card, predicates.CARD, inputs)
 
     def _samples(self, case: Case, artefact: Artefact, wanted: samples.Wanted) -> None:
-        inputs = {artefact.id: case.digest, "samples": samples.inputs_digest(self.workspace, wanted)}
+        inputs = {artefact.id: case.digest, SAMPLES: samples.inputs_digest(self.workspace, wanted)}
         if not self._holds(artefact, policy.SAMPLES, inputs):
             said = samples.measure(self.workspace, artefact, wanted)
             self._publish(artefact, policy.SAMPLES, said, predicates.ASSESSMENT, inputs)
@@ -337,13 +365,33 @@ class Intake:
 
     def _current(self, case: Case, artefact: Artefact) -> dict[str, Digest]:
         """Every digest that statements about a case may rest on, as it is now."""
-        current = {
+        wanted = case.samples
+        supplier = supplier_artefact(case.supplier)
+        return {
             artefact.id: case.digest,
+            supplier.id: supplier.digest,
             RULES_INPUT: rules_digest(),
             f"record:{case.supplier}": digest_json(self.supplier(case.supplier)),
-            "answers": digest_json(msgspec.to_builtins(case.answers)),
+            ANNOUNCED: self._announced(case),
+            ANSWERS: digest_json(msgspec.to_builtins(case.answers)),
+            SAMPLES: samples.inputs_digest(self.workspace, wanted) if wanted else digest_json(None),
         }
-        return current | ({"samples": samples.inputs_digest(self.workspace, case.samples)} if case.samples else {})
+
+    def _rests_on(self, case: Case, artefact: Artefact, rules: tuple[str, ...], *, refuse: bool) -> dict[str, Digest]:
+        """What a decision goes stale with. A refusal stays whatever is said next; an exception is from what was seen.
+
+        An approval is of these bytes from this supplier with these answers and samples.
+        """
+        supplier = supplier_artefact(case.supplier)
+        approval = () if rules or refuse else (supplier.id, ANSWERS, SAMPLES)
+        of_rule = {
+            "origin": (supplier.id, f"record:{case.supplier}", ANNOUNCED),
+            "provenance": (supplier.id, ANSWERS),
+            "own-samples": (SAMPLES,),
+        }
+        names = {artefact.id, *approval, *(name for rule in rules for name in of_rule[rule])}
+        current = self._current(case, artefact)
+        return {name: current[name] for name in sorted(names)}
 
     def _evidence(self, case: Case, artefact: Artefact) -> tuple[list[Evidence], datetime]:
         about = [artefact.digest, supplier_artefact(case.supplier).digest]
@@ -379,6 +427,7 @@ class Intake:
         ends = deadline(expires, now)
         if ends <= now:
             raise InputError(f"{expires} is over already", remedy="give a later end, such as 365d.")
+        rests_on = self._rests_on(case, artefact, rules, refuse=refuse)
         kind: Any = "exception" if rules else "rejection" if refuse else "approval"
         said = predicates.Decision(
             kind=kind,
@@ -387,7 +436,7 @@ class Intake:
             role=role,
             expires=ends,
             concerns=tuple(f"intake:{rule}" for rule in rules),
-            inputs=(predicates.Input.of(artefact.id, case.digest),),
+            inputs=tuple(predicates.Input.of(name, digest) for name, digest in rests_on.items()),
             details={"rules": list(rules), "case": case.id} if rules else {"case": case.id},
             decided_at=now,
         )
@@ -403,10 +452,7 @@ class Intake:
         target = into or self.workspace.folder / "admitted" / case.name
         place = target / case.origin.facts["name"] if case.origin.layout == "file" else target
         if not place.exists():
-            partial = target.with_name(f".{target.name}.part")
-            sources.discard(partial)
-            sources.copy(Path(artefact.path), sources.identify(Path(artefact.path)), partial)
-            partial.rename(target)
+            self._put(case, Path(artefact.path), target)
         if self.workspace.files.digest(place) != case.digest:
             raise ArtefactError(f"{place} holds something else", remedy="give another --into, or remove it.")
         gate = policy.intake_gate(
@@ -427,6 +473,23 @@ class Intake:
         self.workspace.publish(said, self.workspace.service)
         shown = place.relative_to(self.workspace.folder) if place.is_relative_to(self.workspace.folder) else place
         return self._write(replace(case, state="admitted", admitted_to=str(shown)))
+
+    def _put(self, case: Case, copy: Path, target: Path) -> None:
+        """Copy the copy, byte for byte whatever layout it looks like; it appears only when it is what was judged."""
+        partial = target.with_name(f".{target.name}.part")
+        sources.discard(partial)
+        sources.copy(copy, sources.plain(copy), partial)
+        made = partial / copy.name if case.origin.layout == "file" else partial
+        if self.workspace.files.digest(made) != case.digest:
+            sources.discard(partial)
+            raise ArtefactError(f"the quarantined copy of {case.name} was altered", remedy="take the source in again.")
+        try:
+            partial.rename(target)
+        except OSError as error:
+            sources.discard(partial)
+            raise ArtefactError(
+                f"{target} holds something else: {error.strerror}", remedy="give another --into, or remove it."
+            ) from error
 
     # ---- suppliers
 
@@ -457,12 +520,45 @@ class Intake:
             return self.workspace.evidence(view, [supplier_artefact(name).digest], {})
 
     def supplier(self, name: str) -> Supplier | None:
-        """The record that counts now; None when there is none."""
-        for item in reversed(self.supplier_evidence(name)):
-            if item.holds and item.kind == "supplier" and item.statement is not None:
-                said: predicates.Decision = item.statement.read()
-                return msgspec.convert(said.details, Supplier) if said.outcome == "yes" else None
-        return None
+        """The record that counts now; None when there is none, or when the newest is over."""
+        item = policy.record_of(supplier_artefact(name), self.supplier_evidence(name))
+        if item is None or item.statement is None or item.statement.read().outcome != "yes":
+            return None
+        try:
+            return msgspec.convert(item.statement.read().details, Supplier)
+        except msgspec.ValidationError as error:
+            raise InputError(
+                f"the record of {name} cannot be read: {error}", remedy=f"run `bartizan supplier record {name}` again."
+            ) from error
+
+
+def _case_id(kind: str, name: str, digest: Digest) -> str:
+    """The same content under the same name is the same case."""
+    return digest_json([kind, name, digest])[:12]
+
+
+def _problem(case: Case, folder: str) -> str:
+    """Why a case cannot be one that intake wrote under this folder's name; empty when it can."""
+    if case.id != folder or case.id != _case_id(case.kind, case.name, case.digest):
+        return "its id is not that of its kind, name and digest"
+    if not _NAME.match(case.name) or not _NAME.match(case.supplier):
+        return "its name or that of the supplier is none"
+    name = case.origin.facts.get("name", "")
+    if case.origin.layout == "file" and (not name or Path(name).name != name or name == ".."):
+        return "its file has no name"
+    return "" if case.signature in {"", SIGNATURE} else "its signature lies elsewhere"
+
+
+def _small(path: Path) -> bytes:
+    """A signature, of at most the size that is read anyway."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"the signature {path.name} cannot be read: {error.strerror}", remedy="give it again.") from error
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise InputError(f"the signature {path.name} has more than {MAX_BUNDLE_BYTES} bytes")
+    return data
 
 
 def _same(old: object, new: Any) -> bool:
@@ -481,12 +577,13 @@ def audit(intake: Intake) -> list[dict[str, Any]]:
     """For every admitted case what supervision asks for: source, hash, licence, scan and decision, and what lacks."""
     rows = []
     for case in intake.cases():
-        if case.state != "admitted":
+        if case.state != "admitted" and not case.admitted_to:
             continue
         try:
             progress = intake.look(case)
             states = Counter(each.state for each in progress.result.results)
             lacking = [each.rule.id for each in progress.result.results if each.state == "unmet"]
+            lacking += [] if intake.is_in_place(case) else [f"what was let in at {case.admitted_to or 'no place'}"]
             scan = progress.scan
         except BartizanError as error:
             lacking, scan, states = [error.message], "not known", Counter()

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, digest_bytes
-from bartizan.core.evidence import Evidence
+from bartizan.core.evidence import Evidence, Standing
 from bartizan.core.gate import GateResult, RuleResult, evaluate
 from bartizan.core.system import Artefact, Condition, Gate, Rule
 
@@ -47,9 +47,15 @@ def intake_gate(kind: Kind, name: str, supplier: str, declared: Gate | None) -> 
         Rule(id="approval", about=kind, type="decision", kind="approval", why="somebody answers for letting it in")
     )
     extra = [rule for rule in (declared.rule if declared else ()) if rule.about in {kind, f"{kind}:{name}"}]
-    taken = {rule.id for rule in extra}
-    kept = [rule for rule in rules if rule.id not in taken or rule.id != "approval"]
+    replaced = any(_is_approval(rule) for rule in extra)
+    kept = [rule for rule in rules if rule.id != "approval" or not replaced]
     return Gate(valid_for=declared.valid_for if declared else "365d", rule=(*kept, *extra))
+
+
+def _is_approval(rule: Rule) -> bool:
+    """Whether a declared rule asks for an approval at least as much as ours."""
+    decision = rule.type in {"decision", predicates.DECISION} and rule.kind == "approval"
+    return rule.id == "approval" and decision and rule.severity != "warn"
 
 
 def _rule(rule_id: str, kind: Kind, said: str, why: str, *, check: str) -> Rule:
@@ -58,11 +64,33 @@ def _rule(rule_id: str, kind: Kind, said: str, why: str, *, check: str) -> Rule:
     return Rule(id=rule_id, about=kind, type=said, check=check, where=where, why=why, controls=("2.1-a", "2.1-G1"))
 
 
+def record_of(supplier: Artefact, evidence: Iterable[Evidence]) -> Evidence | None:
+    """A supplier's record that counts: the newest of anybody; once that one is over, no older one comes back."""
+    spoken = [
+        item
+        for item in evidence
+        if item.kind == "supplier" and item.statement and supplier.digest in item.statement.about()
+    ]
+    newest = max(
+        (item for item in spoken if item.standing in {Standing.HOLDS, Standing.EXPIRED}),
+        key=lambda item: item.seq,
+        default=None,
+    )
+    return newest if newest is not None and newest.holds else None
+
+
+def _counting(evidence: Iterable[Evidence], artefacts: Sequence[Artefact]) -> list[Evidence]:
+    """Evidence without the records of a supplier that a newer one replaced."""
+    evidence = list(evidence)
+    records = {item.digest for each in artefacts if (item := record_of(each, evidence)) is not None}
+    return [item for item in evidence if item.kind != "supplier" or not item.holds or item.digest in records]
+
+
 def judge(
     gate: Gate, artefacts: Sequence[Artefact], evidence: Iterable[Evidence], now: datetime
 ) -> tuple[GateResult, dict[str, Digest]]:
     """Evaluate a case; unmet rules that a standing exception covers warn instead. Returns the exceptions used."""
-    evidence = list(evidence)
+    evidence = _counting(evidence, artefacts)
     result = evaluate("intake", gate, artefacts, evidence, now)
     excused = exceptions(evidence)
     used: dict[str, Digest] = {}

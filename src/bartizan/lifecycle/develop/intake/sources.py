@@ -67,6 +67,11 @@ def identify(source: Path) -> Origin:
     return Origin(layout="folder", facts={"name": source.resolve().name})
 
 
+def plain(source: Path) -> Origin:
+    """A file or folder as what it is, whatever layout it looks like: for copies of copies."""
+    return Origin(layout="folder" if source.is_dir() else "file", facts={"name": source.name})
+
+
 def copy(source: Path, origin: Origin, target: Path) -> None:
     """Copy a source into the new folder ``target``.
 
@@ -212,15 +217,32 @@ def _named_digest(blob: Path) -> tuple[Any, str] | None:
 
 def _mlflow_facts(source: Path) -> dict[str, str]:
     name = "MLmodel" if (source / "MLmodel").is_file() else "meta.yaml"
-    with (source / name).open("rb") as stream:
-        text = stream.read(LARGEST_DOCUMENT)
     try:
-        document = yaml.safe_load(text.decode())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        with (source / name).open("rb") as stream:
+            plain = dict(_top_level(stream.read(LARGEST_DOCUMENT).decode()))
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise ArtefactError(f"{name} of {source} cannot be read: {str(error)[:200]}") from error
     wanted = ("run_id", "model_uuid", "mlflow_version", "utc_time_created", "experiment_id", "user_id", "status")
-    plain = document if isinstance(document, dict) else {}
-    return {key.replace("_", "-"): str(plain[key])[:200] for key in wanted if key in plain}
+    return {key.replace("_", "-"): plain[key][:200] for key in wanted if key in plain}
+
+
+def _top_level(text: str) -> Iterator[tuple[str, str]]:
+    """Keys and plain values of the outermost mapping; builds nothing, so neither depth nor aliases cost anything."""
+    depth, key = 0, ""
+    at_key = True
+    for event in yaml.parse(text, Loader=yaml.CBaseLoader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth == 1 and isinstance(event, yaml.ScalarEvent):
+            if not at_key and key:
+                yield key, event.value
+            key = event.value if at_key else ""
+        if depth == 1 and isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            at_key = _is_key_next(event, at_key=at_key)
+        if isinstance(event, yaml.CollectionStartEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                return
+            depth += 1
 
 
 # ---- OCI image layout

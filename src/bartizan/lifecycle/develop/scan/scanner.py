@@ -1,7 +1,8 @@
 """Scans files and folders: ``scan_path`` and ``scan_bytes``.
 
 Nothing that is scanned is loaded, imported, unpacked to a named place or executed. Formats are told
-by content; a format that is not known is reported as not examined. Symbolic links are not followed.
+by content; a format that is not known is reported as not examined. Symbolic links are followed only
+where the caller asks for it, and then only as ``links`` says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bartizan.lifecycle.develop.scan import detect, registry
 from bartizan.lifecycle.develop.scan.containers.directory import CENTRAL, EOCD_MAGIC, find_end
 from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
 from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
+from bartizan.lifecycle.develop.scan.links import Links
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.opcodes import VALID
@@ -52,10 +54,13 @@ class Job(NamedTuple):
 class Scan:
     """One scan and what it may spend. With ``jobs`` above 1 the files of large folders go to that many processes."""
 
-    def __init__(self, limits: Limits, *, jobs: int = 1, progress: Progress | None = None) -> None:
+    def __init__(
+        self, limits: Limits, *, jobs: int = 1, progress: Progress | None = None, follow: bool = False
+    ) -> None:
         self.limits = limits
         self.meter = Meter(limits)
         self.jobs = jobs
+        self.follow = follow
         self.progress = progress or _silent
 
     def examine(self, source: Source) -> Report:
@@ -142,7 +147,8 @@ class Scan:
 
     def folder(self, path: Path) -> Report:
         """Examine all files below a folder, in the order of their names."""
-        source = Source(b"", printable(path.name), printable(path.name))
+        name = _name(path)
+        source = Source(b"", name, name)
         draft = Draft(source, "folder", self.limits.findings)
         reports = self._files(source.name, self._walk(path, draft))
         _honour_claims(reports)
@@ -153,9 +159,9 @@ class Scan:
         digest = manifest_root(entries) if entries else None
         return replace(draft.close(digest), size=sum(report.size for report in reports.values()))
 
-    def _files(self, folder: str, found: list[tuple[str, os.DirEntry[str]]]) -> dict[str, Report]:
-        """Reports on files by name, in the order of ``found``."""
-        jobs = [Job(entry.path, name, f"{folder}/{name}", _size(entry)) for name, entry in found]
+    def _files(self, folder: str, found: list[tuple[str, str]]) -> dict[str, Report]:
+        """Reports on files by name, in the order of ``found``: names and paths."""
+        jobs = [Job(path, name, f"{folder}/{name}", _size(path)) for name, path in found]
         total = sum(job.size for job in jobs)
         if self.jobs > 1 and (total > PARALLEL_BYTES or len(jobs) > PARALLEL_FILES):
             in_parallel = registry.load("parallel:scan_in_parallel")
@@ -168,15 +174,17 @@ class Scan:
             done += job.size
         return reports
 
-    def _walk(self, root: Path, draft: Draft) -> list[tuple[str, os.DirEntry[str]]]:
-        """Files below ``root`` with their names relative to it; links and unreadable folders are noted."""
-        found: list[tuple[str, os.DirEntry[str]]] = []
+    def _walk(self, root: Path, draft: Draft) -> list[tuple[str, str]]:
+        """Names, relative to ``root``, and paths of the files below; links and unreadable folders are noted."""
+        links = Links(root) if self.follow else None
+        found: list[tuple[str, str]] = []
         todo: list[tuple[str, str, int]] = [(str(root), "", 0)]
         while todo:
             folder, prefix, depth = todo.pop()
             for entry in _list(folder, draft):
                 name = prefix + printable(entry.name)
-                if entry.is_symlink():
+                target = links.target(entry.path) if links and entry.is_symlink() else None
+                if entry.is_symlink() and target is None:
                     draft.miss(f"{name} is a symbolic link and is not followed")
                 elif entry.is_dir(follow_symlinks=False):
                     if depth >= self.limits.folder_depth:
@@ -188,8 +196,8 @@ class Scan:
                     return found
                 else:
                     self.meter.members -= 1
-                    found.append((name, entry))
-        return sorted(found, key=lambda item: item[0])
+                    found.append((name, target or entry.path))
+        return sorted(links.without_repeats(found) if links else found, key=lambda item: item[0])
 
 
 def _honour_claims(reports: dict[str, Report]) -> None:
@@ -259,32 +267,44 @@ def _silent(done: int, total: int, name: str) -> None:
     """Tell nobody."""
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _size(path: str) -> int:
     try:
-        return entry.stat(follow_symlinks=False).st_size
+        return os.lstat(path).st_size
     except OSError:
         return 0
 
 
+def _name(path: Path) -> str:
+    """What a file or folder is called, also when its path ends in no name, as ``.`` does."""
+    name = path.name if path.name not in {"", ".."} else path.resolve().name
+    return printable(name or str(path))
+
+
 def scan_path(
-    path: Path, limits: Limits = DEFAULT_LIMITS, *, jobs: int = 1, progress: Progress | None = None
+    path: Path,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    follow: bool = False,
 ) -> Report:
     """Scan a file, or all files below a folder.
 
     ``jobs`` above 1 starts processes for large folders; they import the calling program anew, so it
-    must guard its own work with ``if __name__ == "__main__"``.
+    must guard its own work with ``if __name__ == "__main__"``. With ``follow`` a symbolic link at
+    ``path`` is followed, and links below it as far as ``links.Links`` allows.
 
     Raises:
         ArtefactError: there is nothing at ``path``, or it is a symbolic link.
     """
-    if path.is_symlink():
+    if path.is_symlink() and not follow:
         raise ArtefactError(f"{path} is a symbolic link", remedy="scan the file or folder that it points to.")
     if not path.exists():
         raise ArtefactError(f"there is nothing at {path}", remedy="check the path.")
-    scan = Scan(limits, jobs=jobs, progress=progress)
+    scan = Scan(limits, jobs=jobs, progress=progress, follow=follow)
     if path.is_dir():
         return scan.folder(path)
-    return scan.file(path, printable(path.name), printable(path.name))
+    return scan.file(path.resolve() if follow else path, _name(path), _name(path))
 
 
 def scan_bytes(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Report:

@@ -268,7 +268,7 @@ def test_what_is_missing_in_a_repository_is_said(repository):
 
 def test_a_signed_commit_is_counted(repository, tmp_path):
     (tmp_path / "signer").write_text(
-        "#!/bin/sh\necho '[GNUPG:] SIG_CREATED ' >&2\necho '-----BEGIN PGP SIGNATURE-----'\n"
+        "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho '-----BEGIN PGP SIGNATURE-----'\n"
     )
     (tmp_path / "signer").chmod(0o755)
     git(

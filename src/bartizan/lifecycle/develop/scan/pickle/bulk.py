@@ -76,6 +76,14 @@ class Run:
         """Take note of how much it pushes, memoises and calls; None where that varies."""
         self._count, self._entries, self._calls = count, entries, calls
 
+    def adds(self) -> bool:
+        """Whether it may add to the memo."""
+        return self._entries != 0
+
+    def has_calls(self) -> bool:
+        """Whether there may be calls in it."""
+        return self._calls != 0
+
     def ready(self) -> list[Any]:
         """``items``, worked out now if they were not.
 
@@ -117,21 +125,20 @@ class Run:
         return [value for value in self.fetched.values() if value.__class__ is not int]
 
 
-class RunMemo(list[Any]):
+class RunMemo:
     """The memo as a run sees it: what it may fetch, and what it adds itself."""
 
+    __slots__ = ("added", "append", "run")
+
     def __init__(self, run: Run) -> None:
-        super().__init__()
         self.run = run
+        self.added: list[Any] = []
+        self.append = self.added.append
 
     def __len__(self) -> int:
-        return self.run.first + self.added() if self.run.first else 1 << 40
+        return self.run.first + len(self.added) if self.run.first else 1 << 40
 
-    def added(self) -> int:
-        """Number of entries that the run has added so far."""
-        return super().__len__()
-
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Any:
         return self.run.fetched[index]
 
 

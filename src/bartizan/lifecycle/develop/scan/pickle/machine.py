@@ -7,20 +7,21 @@ unpickler would raise, the walk ends as malformed; what was judged until then st
 load would have done it as well.
 
 The loop in ``_spin`` handles the ten opcodes that make up nearly all of a large pickle itself; all
-others are functions in ``steps``.
+others are functions in ``steps``. Items that repeat are stepped over in runs (``bulk``, ``leap``): one
+symbol then stands for many on the stack. It is always the last of a list in ``frames``, the list
+``stack`` begins anew behind it, and whatever takes more than is there has it worked out first.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.bulk import RUN_STARTS, Run, find_run, records_with
+from bartizan.lifecycle.develop.scan.pickle.bulk import NUMBERS_START, Run, RunMemo, find_numbers
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
 from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     BINGET,
@@ -34,7 +35,8 @@ from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     SHORT_BINUNICODE,
     TUPLE2,
 )
-from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol, Name, Symbol, is_container
+from bartizan.lifecycle.develop.scan.pickle.memo import FarMemo
+from bartizan.lifecycle.develop.scan.pickle.values import DictSymbol, ListSymbol, Name, Symbol, is_container
 
 if TYPE_CHECKING:
     from bartizan.lifecycle.develop.scan.pickle.judge import Judge
@@ -43,9 +45,8 @@ CHUNK = 1 << 12
 """Opcodes between two looks at the limits."""
 FAR_MEMO = 1 << 20
 """A memo index this far past what the pickle has filled makes the unpickler allocate for nothing."""
-WORTH_LEARNING = 1 << 18
-"""Bytes of records after which a pattern is built that knows what they fetch."""
-MOST_LEARNT = 64
+PEEKED = 1 << 16
+"""Bytes of a run that are worked out merely to learn a shape."""
 
 _U32 = struct.Struct("<I").unpack_from
 
@@ -55,6 +56,16 @@ Step = Callable[["Machine", int], int]
 
 class StopError(Exception):
     """STOP was carried out."""
+
+
+class Leaps(Protocol):
+    """Finds items that can be stepped over (``leap.Leaper``)."""
+
+    def leap(self, machine: Machine) -> int:
+        """Step over what lies ahead; returns how many opcodes to carry out until the next call."""
+
+    def forget(self) -> None:
+        """Forget what was learnt of the memo."""
 
 
 class BuildHook(Protocol):
@@ -87,18 +98,21 @@ class Machine:
         self.below = 0
         """Symbols in them."""
         self.memo: list[Symbol] = []
-        self.pending: deque[Symbol] = deque()
-        """Memo entries behind a run that has not been worked out."""
+        self.far = FarMemo()
+        """Memo entries behind ``memo``, from the first run on that adds some."""
         self.sparse: dict[int, Symbol] = {}
-        """Memo entries past the end of ``memo``."""
-        self.constant: set[int] = set()
-        """Memo entries that records fetched and that are constants."""
-        self.records: re.Pattern[bytes] | None = None
-        """Pattern of records that fetch nothing else."""
-        self.records_seen = 0
-        """Bytes of records since that pattern was built."""
+        """Memo entries past the end of both."""
         self.is_dense = True
-        """Whether ``memo`` is all there is: nothing pending, nothing sparse."""
+        """Whether ``memo`` is all there is."""
+        self.leaper: Leaps | None = None
+        self.watched: frozenset[str] = frozenset()
+        """Classes that ``after_build`` looks at."""
+        self.number_runs = NUMBERS_START
+        """What may begin a run of numbers."""
+        self.runs: list[Run] = []
+        """Runs of which the calls have not been counted."""
+        self.unfolded = 0
+        """Symbols in the runs that were worked out."""
         self.protocol = 0
         self.start = 0
         self.pos = 0
@@ -126,18 +140,17 @@ class Machine:
             LimitError: it has too many entries.
             BrokenPickleError: it cannot be worked out.
         """
-        before.settle()
         self.memo, before.memo = before.memo, []
         self.sparse, before.sparse = before.sparse, {}
-        self.is_dense = not self.sparse
+        self.far, before.far = before.far, FarMemo()
+        self.unfolded = before.unfolded
+        self.is_dense = not self.sparse and not self.far.entries
 
     def run(self, start: int = 0) -> int:
         """Walk the pickle that begins at ``start``; returns the offset after the last opcode carried out."""
         self.start = self.pos = self.frame_end = start
         try:
-            while True:
-                self._spin(min(CHUNK, self.meter.opcodes + 1))
-                self._check_limits()
+            self._walk()
         except StopError:
             self.pos += 1
             self._end("stop", "")
@@ -153,6 +166,19 @@ class Machine:
             )
         return self.pos
 
+    def _walk(self) -> None:
+        stride = CHUNK if self.leaper is None else 1
+        while True:
+            try:
+                self._spin(min(stride, self.meter.opcodes + 1))
+            except IndexError:
+                if not self.is_soft():
+                    raise
+                self.unfold()
+            self._check_limits()
+            if self.leaper is not None:
+                stride = self.leaper.leap(self)
+
     def _end(self, how: str, why: str) -> None:
         self.ended = how
         self.why = why
@@ -161,7 +187,7 @@ class Machine:
         limits = self.limits
         if self.meter.opcodes <= 0:
             raise LimitError(f"more than {limits.opcodes} opcodes")
-        if len(self.memo) + len(self.pending) + len(self.sparse) > limits.memo:
+        if len(self.memo) + len(self.far.entries) + len(self.sparse) + self.unfolded > limits.memo:
             raise LimitError(f"more than {limits.memo} memo entries")
         height = len(self.frames) + self.below + len(self.stack)
         self.height = max(self.height, height)
@@ -180,7 +206,8 @@ class Machine:
         push = stack.append
         memo = self.memo
         is_dense = self.is_dense
-        memoize = memo.append if is_dense else self.pending.append
+        number_runs = self.number_runs
+        memoize = memo.append if is_dense else self.far.entries.append
         pos = self.pos
         done = nodes = wraps = 0
         try:
@@ -192,7 +219,7 @@ class Machine:
                     pos += size
                 elif opcode == MEMOIZE:
                     if self.sparse:
-                        self.put(len(memo) + len(self.sparse))
+                        self.put(self.filled())
                     else:
                         memoize(stack[-1])
                     pos += 1
@@ -226,17 +253,16 @@ class Machine:
                     self.stack = stack = []
                     push = stack.append
                     pos += 1
-                    run = find_run(data, pos, self.records) if data[pos] in RUN_STARTS else None
-                    if run is not None:
-                        if run.is_known or not run.fetches or self._fetches_constants(run):
-                            push(run)
-                            self._skip(run)
+                    if data[pos] in number_runs:
+                        run = find_numbers(self, data, pos)
+                        if run is not None:
+                            self.step_over(run)
+                            stack = self.stack
+                            push = stack.append
                             pos = run.end
-                        is_dense = self.is_dense
-                        memoize = memo.append if is_dense else self.pending.append
                 elif opcode == TUPLE2:
+                    first = stack[-2]
                     last = stack.pop()
-                    first = stack[-1]
                     if last.__class__ is not int or first.__class__ is not int:
                         wraps += 1
                     stack[-1] = (first, last)
@@ -256,7 +282,7 @@ class Machine:
                     push = stack.append
                     if self.is_dense is not is_dense:
                         is_dense = self.is_dense
-                        memoize = memo.append if is_dense else self.pending.append
+                        memoize = memo.append if is_dense else self.far.entries.append
             done = budget
         finally:
             self.pos = pos
@@ -265,80 +291,86 @@ class Machine:
             self.nodes += nodes
             self.wraps += wraps
 
-    def _fetches_constants(self, run: Run) -> bool:
-        """Whether a run fetches nothing from the memo but constants, so that it may be stepped over."""
-        wanted = run.wanted(self.data)
-        if self.sparse or not wanted:
-            return not wanted
-        self.settle(max(wanted) + 1)
-        known = len(self.memo)
-        if max(wanted) >= known:
-            try:
-                run.work_out(self.data, self.memo)
-            except BrokenPickleError:
-                return False
-        are_constant = all(
-            (self.memo[index] if index < known else run.memoised[index - known]).__class__ is int for index in wanted
-        )
-        if are_constant:
-            self._learn(run, wanted)
-        return are_constant
+    def step_over(self, run: Run, shares: int = 0) -> None:
+        """Take a run as carried out, in which something that holds others was fetched ``shares`` times."""
+        self.stack.append(run)
+        self.frames.append(self.stack)
+        self.below += len(self.stack)
+        self.stack = []
+        self.pos = run.end
+        self.shares += shares
+        if run.adds():
+            self.far.entries.append(run)
+            self.is_dense = False
+        if run.has_calls():
+            self.runs.append(run)
 
-    def _learn(self, run: Run, fetched: set[int]) -> None:
-        """Once enough records went by, look for others that fetch the same; building that pattern takes its time."""
-        self.records_seen += run.end - run.start
-        self.constant |= fetched
-        if self.records_seen > WORTH_LEARNING and len(self.constant) <= MOST_LEARNT:
-            self.records = records_with(frozenset(self.constant))
-            self.records_seen = 0
+    def is_soft(self) -> bool:
+        """Whether what lies below the stack is a run and not a MARK."""
+        return bool(self.frames) and bool(self.frames[-1]) and self.frames[-1][-1].__class__ is Run
 
-    def _skip(self, run: Run) -> None:
-        """Take note of a run that the loop steps over."""
-        run.settle = self.settle if run.fetches else None
-        if run.memoises:
-            if self.sparse:
-                run.work_out(self.data, self.memo)
-                for value in run.memoised:
-                    self.stack.append(value)
-                    self.put(len(self.memo) + len(self.sparse))
-                    self.stack.pop()
-            else:
-                self.pending.append(run)
-                self.is_dense = False
-        if 0 <= self.frame_end < run.end:
-            is_chained = self.frame_end >= run.start and self.data[self.frame_end] == op.FRAME
-            if is_chained or run.has_frames(self.data):
-                self._follow_frames(run.end)
+    def reach(self, count: int) -> None:
+        """Have ``count`` symbols on the stack, as far as they are there: runs below it are worked out."""
+        while len(self.stack) < count and self.is_soft():
+            self.unfold()
 
-    def _follow_frames(self, until: int) -> None:
-        """Follow the chain of frames through a run: each begins where the one before it ended."""
-        while 0 <= self.frame_end < until:
-            if self.data[self.frame_end] != op.FRAME:
-                self.frame_end = -1
-                return
-            self.frame_end += 9 + int.from_bytes(bytes(self.data[self.frame_end + 1 : self.frame_end + 9]), "little")
-
-    def settle(self, until: int | None = None) -> None:
-        """Work out the memo entries of skipped runs: all of them, or as many as give ``until`` entries.
+    def unfold(self) -> None:
+        """Put what a run pushes in its place.
 
         Raises:
-            LimitError: there are too many.
+            LimitError: that is too much.
         """
-        pending = self.pending
-        memo = self.memo
-        while pending and (until is None or len(memo) < until):
-            value = pending.popleft()
-            if value.__class__ is Run:
-                value.work_out(self.data, memo)
-                memo.extend(value.memoised)
-                self.nodes += value.dicts
-            else:
-                memo.append(value)
-            if len(memo) > self.limits.memo:
-                raise LimitError(f"more than {self.limits.memo} memo entries")
-            if self.nodes > self.limits.nodes:
-                raise LimitError(f"more than {self.limits.nodes} containers and calls")
-        self.is_dense = not self.sparse and not pending
+        lower = self.frames.pop()
+        self.below -= len(lower)
+        run = lower.pop()
+        self.stack = [*lower, *run.ready(), *self.stack]
+
+    def work_out(self, run: Run) -> None:
+        """Carry out a run opcode by opcode and keep what it pushes and memoises.
+
+        Raises:
+            LimitError: that is too much.
+        """
+        data = self.data if len(self.data) == run.end else memoryview(self.data)[: run.end]
+        inner = Machine(data, self.judge, self.meter, self.steps)
+        memo = RunMemo(run)
+        inner.memo = memo  # type: ignore[assignment] -- has of a list what the loop needs
+        inner.number_runs = frozenset()
+        inner.pos = run.start
+        inner.frame_end = run.end
+        with contextlib.suppress(IndexError):
+            while inner.pos < run.end:
+                inner._spin(min(CHUNK, self.meter.opcodes + 1))
+                if self.meter.opcodes <= 0:
+                    raise LimitError(f"more than {self.limits.opcodes} opcodes")
+        run.items, run.memoised = inner.stack, memo.added
+        self.nodes += inner.nodes
+        self.unfolded += len(memo.added)
+        self._check_limits()
+
+    def count_calls(self) -> None:
+        """Add the calls in runs to ``calls``."""
+        self.calls += sum(run.calls() for run in self.runs)
+        self.runs.clear()
+
+    def is_watched(self, name: Name) -> bool:
+        """Whether instances of a class have to be looked at one by one."""
+        return str(name) in self.watched
+
+    def filled(self) -> int:
+        """Number of memo entries."""
+        return len(self.memo) + self.far.total() + len(self.sparse)
+
+    def peek(self, index: int) -> Symbol:
+        """The memo entry ``index``, which nobody fetches; None when there is none, or it would take long to tell."""
+        if index < len(self.memo):
+            return self.memo[index]
+        if index >= self.filled() or self.sparse:
+            return None
+        entry = self.far.holder(index - len(self.memo))
+        if entry.__class__ is Run and entry.items is None and entry.end - entry.start > PEEKED:
+            return None
+        return self.far.get(index - len(self.memo))
 
     def put(self, index: int) -> None:
         """Store the top of the stack under a memo index, wherever that is.
@@ -346,27 +378,34 @@ class Machine:
         Raises:
             BrokenPickleError: the index is negative.
         """
-        self.settle()
-        self.constant.clear()
-        self.records = None
         value = self.stack[-1]
-        filled = len(self.memo) + len(self.sparse)
+        near = len(self.memo)
+        dense = near + self.far.total()
         if index < 0:
             raise BrokenPickleError("a memo index is negative")
-        if index < len(self.memo):
+        if index < near:
             self._overwrite(index, self.memo[index])
             self.memo[index] = value
-        elif index == len(self.memo) and index not in self.sparse:
-            self.memo.append(value)
+        elif index < dense:
+            self._overwrite(index, self.far.get(index - near))
+            self.far.replace(index - near, value)
+        elif index == dense and index not in self.sparse:
+            (self.far.entries if self.far.entries else self.memo).append(value)
         else:
-            if index in self.sparse:
-                self._overwrite(index, self.sparse[index])
-            elif index > FAR_MEMO and index > 8 * (filled + 1):
-                self.judge.report("pickle/memo-bomb", f"memo index {index} after {filled} entries", self.pos)
-            self.sparse[index] = value
-            self.is_dense = False
+            self._put_far(index, value)
+
+    def _put_far(self, index: int, value: Symbol) -> None:
+        filled = self.filled()
+        if index in self.sparse:
+            self._overwrite(index, self.sparse[index])
+        elif index > FAR_MEMO and index > 8 * (filled + 1):
+            self.judge.report("pickle/memo-bomb", f"memo index {index} after {filled} entries", self.pos)
+        self.sparse[index] = value
+        self.is_dense = False
 
     def _overwrite(self, index: int, old: Symbol) -> None:
+        if self.leaper is not None:
+            self.leaper.forget()
         if old is not self.stack[-1]:
             self.judge.report("pickle/memo-overwrite", f"memo entry {index} is filled a second time", self.pos)
 
@@ -376,9 +415,11 @@ class Machine:
         Raises:
             BrokenPickleError: there is none.
         """
-        self.settle(index + 1)
-        if 0 <= index < len(self.memo):
+        near = len(self.memo)
+        if 0 <= index < near:
             value = self.memo[index]
+        elif near <= index < near + self.far.total():
+            value = self.far.get(index - near)
         elif index in self.sparse:
             value = self.sparse[index]
         else:
@@ -387,15 +428,42 @@ class Machine:
             self.shares += 1
         return value
 
-    def pop_mark(self) -> list[Symbol]:
-        """Close the innermost MARK and return what was pushed since.
+    def pop_items(self) -> list[Symbol]:
+        """Close the innermost MARK and return what was pushed since; a run in it stands for many items.
 
         Raises:
             BrokenPickleError: no MARK is open.
         """
-        if not self.frames:
-            raise BrokenPickleError("no MARK is open")
         items = self.stack
+        while self.is_soft():
+            lower = self.frames.pop()
+            self.below -= len(lower)
+            items = lower + items if items else lower
+        if not self.frames:
+            self.stack = items
+            raise BrokenPickleError("no MARK is open")
         self.stack = self.frames.pop()
         self.below -= len(self.stack)
         return items
+
+    def pop_mark(self) -> list[Symbol]:
+        """Close the innermost MARK and return each item that was pushed since.
+
+        Raises:
+            BrokenPickleError: no MARK is open.
+            LimitError: runs are too much to be worked out.
+        """
+        items = self.pop_items()
+        if any(item.__class__ is Run for item in items):
+            return [each for item in items for each in (item.ready() if item.__class__ is Run else (item,))]
+        return items
+
+    def pop_filling(self) -> tuple[Symbol, list[Symbol]]:
+        """Close the innermost MARK; returns what lies below it, and what ``pop_items`` returns.
+
+        Raises:
+            BrokenPickleError: no MARK is open.
+        """
+        items = self.pop_items()
+        self.reach(1)
+        return self.stack[-1], items

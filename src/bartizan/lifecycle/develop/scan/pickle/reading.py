@@ -83,9 +83,8 @@ class Reader:
         flat: list[Symbol] = []
         for item in symbol:
             if item.__class__ is Run:
-                item.ready(self.data)
-                self._spend(COST_OF_PAIR * len(item.items))
-                flat.extend(item.items)
+                self._spend(COST_OF_PAIR * item.count())
+                flat.extend(item.ready())
             else:
                 flat.append(item)
         return list(zip(flat[::2], flat[1::2], strict=True)) if len(flat) % 2 == 0 else None
@@ -96,10 +95,7 @@ class Reader:
             return None
         count = int(symbol.constants)
         for item in symbol:
-            if item.__class__ is Run:
-                item.ready(self.data)
-                self._spend(COST_OF_PAIR)
-            count += len(item.items) if item.__class__ is Run else 1
+            count += item.count() if item.__class__ is Run else 1
         self._spend(len(symbol))
         return count
 

@@ -24,10 +24,20 @@ from bartizan.lifecycle.develop.scan.pickle.values import (
 
 KEPT_ITEMS = 512
 """Dicts and tuples with more items than this keep only those that are no constants."""
-KEPT_BYTES = 1 << 14
-"""The same for a dict that was filled by one run."""
 ABSURD = 1 << 36
 """More bytes than any constant has; CPython 3.8 to 3.13 make room for all of them before they read the first."""
+
+
+def _count(items: list[Symbol]) -> int:
+    """Number of items that stand here; a run is as many as it pushes."""
+    return len(items) + sum(item.count() - 1 for item in items if item.__class__ is Run)
+
+
+def _each(items: list[Symbol]) -> list[Symbol]:
+    """The items themselves, runs worked out."""
+    if any(item.__class__ is Run for item in items):
+        return [each for item in items for each in (item.ready() if item.__class__ is Run else (item,))]
+    return items
 
 
 def _not_constant(items: list[Symbol]) -> list[Symbol]:
@@ -88,6 +98,7 @@ def _load_next_buffer(machine: Machine, pos: int) -> int:
 
 
 def _load_readonly_buffer(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     if not machine.stack:
         raise IndexError
     return pos + 1
@@ -99,13 +110,17 @@ def _load_empty_tuple(machine: Machine, pos: int) -> int:
 
 
 def _load_tuple(machine: Machine, pos: int) -> int:
-    items = machine.pop_mark()
+    items = machine.pop_items()
     machine.nodes += 1
-    machine.stack.append(tuple(items) if len(items) <= KEPT_ITEMS else SetSymbol(_not_constant(items)))
+    if _count(items) > KEPT_ITEMS:
+        machine.stack.append(SetSymbol(_not_constant(items)))
+    else:
+        machine.stack.append(tuple(_each(items)))
     return pos + 1
 
 
 def _load_tuple1(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     machine.nodes += 1
     machine.wraps += 1
     machine.stack[-1] = (machine.stack[-1],)
@@ -113,6 +128,7 @@ def _load_tuple1(machine: Machine, pos: int) -> int:
 
 
 def _load_tuple3(machine: Machine, pos: int) -> int:
+    machine.reach(3)
     stack = machine.stack
     machine.nodes += 1
     machine.wraps += 1
@@ -135,7 +151,7 @@ def _load_empty_set(machine: Machine, pos: int) -> int:
 
 
 def _load_frozenset(machine: Machine, pos: int) -> int:
-    items = machine.pop_mark()
+    items = machine.pop_items()
     machine.nodes += 1
     machine.stack.append(SetSymbol(_not_constant(items)))
     return pos + 1
@@ -160,14 +176,15 @@ def _load_dict(machine: Machine, pos: int) -> int:
 
 
 def _load_append(machine: Machine, pos: int) -> int:
+    machine.reach(2)
     value = machine.stack.pop()
     _extend(machine, machine.stack[-1], [value], pos)
     return pos + 1
 
 
 def _load_appends(machine: Machine, pos: int) -> int:
-    items = machine.pop_mark()
-    _extend(machine, machine.stack[-1], items, pos)
+    target, items = machine.pop_filling()
+    _extend(machine, target, items, pos)
     return pos + 1
 
 
@@ -196,6 +213,7 @@ def _grow(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> No
 
 
 def _load_setitem(machine: Machine, pos: int) -> int:
+    machine.reach(3)
     value = machine.stack.pop()
     key = machine.stack.pop()
     target = machine.stack[-1]
@@ -207,8 +225,7 @@ def _load_setitem(machine: Machine, pos: int) -> int:
 
 
 def _load_setitems(machine: Machine, pos: int) -> int:
-    items = machine.pop_mark()
-    target = machine.stack[-1]
+    target, items = machine.pop_filling()
     if target.__class__ is DictSymbol:
         _add_pairs(machine, target, items)
     else:
@@ -217,25 +234,20 @@ def _load_setitems(machine: Machine, pos: int) -> int:
 
 
 def _add_pairs(machine: Machine, target: DictSymbol, items: list[Symbol]) -> None:
-    if len(items) == 1 and items[0].__class__ is Run:
-        target.append(items[0])
-        if items[0].end - items[0].start > KEPT_BYTES:
-            target.drop_constants()
-        return
-    if len(items) % 2:
+    count = _count(items)
+    if count % 2:
         raise BrokenPickleError("a dict is given a key without a value")
     if target.whole:
         target += items
         machine.nodes += len(items) >> 2
-        if len(target) > 2 * KEPT_ITEMS:
+        if _count(target) > 2 * KEPT_ITEMS:
             target.drop_constants()
     else:
         target.extend(_not_constant(items))
 
 
 def _load_additems(machine: Machine, pos: int) -> int:
-    items = machine.pop_mark()
-    target = machine.stack[-1]
+    target, items = machine.pop_filling()
     if target.__class__ is SetSymbol:
         target.extend(_not_constant(items))
     else:
@@ -244,19 +256,21 @@ def _load_additems(machine: Machine, pos: int) -> int:
 
 
 def _load_pop(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     if machine.stack:
         machine.stack.pop()
     else:
-        machine.pop_mark()
+        machine.pop_items()
     return pos + 1
 
 
 def _load_pop_mark(machine: Machine, pos: int) -> int:
-    machine.pop_mark()
+    machine.pop_items()
     return pos + 1
 
 
 def _load_dup(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     value = machine.stack[-1]
     machine.stack.append(value)
     if is_container(value):
@@ -285,6 +299,7 @@ def _load_get(machine: Machine, pos: int) -> int:
 
 
 def _load_put(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     index, after = _index(machine, pos)
     machine.put(index)
     return after
@@ -308,6 +323,7 @@ def _load_global(machine: Machine, pos: int) -> int:
 
 
 def _load_stack_global(machine: Machine, pos: int) -> int:
+    machine.reach(2)
     name, module = machine.stack.pop(), machine.stack.pop()
     machine.nodes += 1
     machine.stack.append(machine.judge.find_on_stack(module, name, machine.protocol, pos))
@@ -330,6 +346,7 @@ def _load_obj(machine: Machine, pos: int) -> int:
 
 
 def _load_reduce(machine: Machine, pos: int) -> int:
+    machine.reach(2)
     args = machine.stack.pop()
     callee = machine.stack.pop()
     _push_call(machine, machine.judge.call(callee, args, pos))
@@ -337,6 +354,7 @@ def _load_reduce(machine: Machine, pos: int) -> int:
 
 
 def _load_newobj(machine: Machine, pos: int) -> int:
+    machine.reach(2)
     args = machine.stack.pop()
     callee = machine.stack.pop()
     _push_call(machine, machine.judge.new(callee, args, pos))
@@ -344,6 +362,7 @@ def _load_newobj(machine: Machine, pos: int) -> int:
 
 
 def _load_newobj_ex(machine: Machine, pos: int) -> int:
+    machine.reach(3)
     keywords = machine.stack.pop()
     args = machine.stack.pop()
     callee = machine.stack.pop()
@@ -358,6 +377,7 @@ def _push_call(machine: Machine, call: Symbol) -> None:
 
 
 def _load_build(machine: Machine, pos: int) -> int:
+    machine.reach(2)
     state = machine.stack.pop()
     target = machine.stack[-1]
     machine.judge.build(target, state, pos)
@@ -383,12 +403,14 @@ def _load_persid(machine: Machine, pos: int) -> int:
 
 
 def _load_binpersid(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     machine.nodes += 1
     machine.stack.append(machine.judge.persistent(machine.stack.pop(), pos))
     return pos + 1
 
 
 def _load_stop(machine: Machine, pos: int) -> int:
+    machine.reach(1)
     if not machine.stack:
         raise IndexError
     if machine.frame_end > pos + 1:
