@@ -186,7 +186,9 @@ def test_unknown_provenance_is_refused_and_own_samples_are_needed(door, supplier
     code, case = door(path, "--name", "triage", "--supplier", "acme", *hard)
     assert (code, states(case)["own-samples"]) == (1, "unmet")
     code, case = door(path, "--name", "triage", "--supplier", "acme", *samples_of(folder))
-    assert (code, states(case)["own-samples"]) == (0, "met")
+    assert (states(case)["own-samples"], states(case)["approval"]) == ("met", "unmet"), "other samples were approved"
+    code, case = approve(door)
+    assert (code, case["admitted"]) == (0, True)
 
 
 @pytest.mark.control("A-MLSG-002-N001")
@@ -202,6 +204,8 @@ def test_each_of_the_three_questions_about_a_dataset_blocks_when_blank(door, sup
     assert states(case)["provenance"] == "unmet"
     approve(door)
     code, case = door(*take, "--answers", tmp_path / "answers.toml")
+    assert (states(case)["provenance"], states(case)["approval"]) == ("met", "unmet"), "other answers were approved"
+    code, case = approve(door)
     assert (code, case["admitted"]) == (0, True)
 
 

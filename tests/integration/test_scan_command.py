@@ -130,3 +130,39 @@ def test_two_versions_are_compared(tmp_path, ask_in):
     assert ask_in(tmp_path, "diff", one, one)[0] == 0
     code, _, errors = ask_in(tmp_path, "diff", one, str(tmp_path))
     assert (code, "folder" in errors) == (2, True)
+
+
+def test_an_empty_pipe_is_no_clean_file(tmp_path, ask_in, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    code, out, errors = ask_in(tmp_path, "scan", "-")
+    assert (code, out) == (2, "")
+    assert "nothing came on standard input" in errors
+
+
+def test_a_place_that_cannot_be_written_is_told_as_such(tmp_path, ask_in):
+    (tmp_path / "model.pkl").write_bytes(GOOD)
+    code, _, errors = ask_in(tmp_path, "scan", str(tmp_path / "model.pkl"), "--sarif", str(tmp_path / "no" / "x.sarif"))
+    assert code == 2
+    assert "No such file or directory" in errors
+    assert "mistake in bartizan" not in errors
+
+
+def test_json_says_what_the_exit_code_says(tmp_path, ask_in):
+    (tmp_path / "model.pkl").write_bytes(UNLISTED)
+    _, before, _ = ask_in(tmp_path, "scan", str(tmp_path / "model.pkl"), "--json")
+    (tmp_path / "baseline.json").write_text(before)
+    scan = ["scan", str(tmp_path / "model.pkl"), "--baseline", str(tmp_path / "baseline.json"), "--json"]
+    code, out, _ = ask_in(tmp_path, *scan)
+    (said,) = json.loads(out)
+    assert code == said["exit_code"] == 0
+    assert [each["rule"] for each in said["known"]] == ["pickle/unlisted-class"]
+    (tmp_path / "baseline.json").write_text(out)
+    assert ask_in(tmp_path, *scan)[0] == 0
+
+
+def test_a_reader_that_leaves_gets_no_all_clear(tmp_path):
+    (tmp_path / "model.pkl").write_bytes(EVIL)
+    command = [sys.executable, "-m", "bartizan", "scan", *[str(tmp_path / "model.pkl")] * 200]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as scanning:
+        scanning.stdout.close()
+        assert scanning.wait(60) != 0

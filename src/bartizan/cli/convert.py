@@ -18,7 +18,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.argument("source", type=FILE)
 @click.argument("target", type=FILE)
-@click.option("--to", default="", type=click.Choice(["", *FORMATS]), help="Format; by the target's name otherwise.")
+@click.option("--to", type=click.Choice(FORMATS), help="Format; by the target's name otherwise.")
 @click.option("--part", default="", help="Key under which a saved dictionary holds the tensors, such as state_dict.")
 @click.option("--samples", type=FILE, help="Samples for an estimator (.csv, .npy); made up when there are none.")
 @click.option("--accept", default="", metavar="RULE", help="Load although this rule fires: pickle/unlisted-class.")
@@ -33,7 +33,7 @@ def convert(
     *,
     source: Path,
     target: Path,
-    to: str,
+    to: str | None,
     part: str,
     samples: Path | None,
     accept: str,
@@ -59,7 +59,7 @@ def convert(
         Wanted(
             source=source,
             target=target,
-            to=format_of(target.name, to),
+            to=format_of(target.name, to or ""),
             part=part,
             accept=accept,
             reason=reason,

@@ -119,7 +119,7 @@ def run(arguments: list[str] | None = None) -> int:
         return FAILED
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader is gone; nothing may be flushed to it
-        return OK
+        return FAILED
     except Exception as error:  # noqa: BLE001 - the last line of defence against a bare traceback
         return _explain(error)
     return code if isinstance(code, int) else OK
@@ -134,6 +134,9 @@ def _explain(error: Exception) -> int:
         click.echo(f"error: {printable(error.message)}", err=True)
         if error.remedy:
             click.echo(f" next: {printable(error.remedy)}", err=True)
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        click.echo(f"error: {printable(str(error.filename))}: {error.strerror}", err=True)
+        click.echo(" next: check the path and its rights, and that the disk has room.", err=True)
     else:
         click.echo(f"error: {type(error).__name__}: {printable(str(error))}", err=True)
         click.echo(" next: this is a mistake in bartizan; set BARTIZAN_DEBUG=1 to see where, and report it.", err=True)

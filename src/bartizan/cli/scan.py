@@ -82,7 +82,7 @@ def scan(
         findings_to_sarif = load("bartizan.assurance.sarif:findings_to_sarif")
         sarif.write_text(findings_to_sarif([finding for each in judged for finding in each.open], "scan"))
     if as_json:
-        show("[" + ",\n".join(report.to_json().decode() for report in reports) + "]")
+        show("[" + ",\n".join(each.to_json().decode() for each in judged) + "]")
     for each in judged:
         if as_json:
             _tell_of_expired(each)

@@ -21,7 +21,7 @@ from bartizan.lifecycle.develop.vulnerabilities.matching import Vulnerability
 from bartizan.lifecycle.develop.vulnerabilities.vex import Said
 from bartizan.lifecycle.plan import plan
 from bartizan.wiring.assure import situation
-from bartizan.wiring.bills import stated_bills
+from bartizan.wiring.bills import UNHEARD, stated_bills
 from bartizan.wiring.results import statement_of, store_form
 from bartizan.wiring.workspace import Workspace
 
@@ -146,10 +146,10 @@ def _incident(each: Vulnerability, bill: Digest) -> predicates.Incident:
 
 
 def _recorded(workspace: Workspace, system: System) -> set[tuple[str, str, str]]:
-    """Vulnerabilities for which a record was opened before, whatever became of it."""
+    """Vulnerabilities for which somebody trusted opened a record before, whatever became of it."""
     found = set()
     for item in situation(workspace, system).evidence:
-        if item.statement is None or item.statement.predicate_type != predicates.INCIDENT:
+        if item.statement is None or item.statement.predicate_type != predicates.INCIDENT or item.standing in UNHEARD:
             continue
         said = item.statement.read()
         if said.kind == KIND:

@@ -27,6 +27,7 @@ from bartizan.wiring.workspace import Workspace
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 LARGEST_LOCK = 16 << 20
+UNHEARD = frozenset({Standing.UNTRUSTED, Standing.INVALID, Standing.REPEATED, Standing.REVOKED})
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,12 +118,17 @@ def bill_of(statement: Statement) -> Bill:
 
 
 def stated_bills(workspace: Workspace) -> list[tuple[Evidence, Bill]]:
-    """Bills in the ledger about the declared system and its artefacts, oldest first, with their standing."""
+    """Bills in the ledger about the declared system and its artefacts, oldest first, with their standing.
+
+    What nobody trusted signed, or what was withdrawn, is no bill: it would stand before the ones that are.
+    """
     system = workspace.system()
     return [
         (item, bill_of(item.statement))
         for item in situation(workspace, system).evidence
-        if item.statement is not None and item.statement.predicate_type == predicates.BOM
+        if item.statement is not None
+        and item.statement.predicate_type == predicates.BOM
+        and item.standing not in UNHEARD
     ]
 
 

@@ -555,7 +555,9 @@ def _small(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(MAX_BUNDLE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"the signature {path.name} cannot be read: {error.strerror}", remedy="give it again.") from error
+        raise InputError(
+            f"the signature {path.name} cannot be read: {error.strerror}", remedy="give it again."
+        ) from error
     if len(data) > MAX_BUNDLE_BYTES:
         raise InputError(f"the signature {path.name} has more than {MAX_BUNDLE_BYTES} bytes")
     return data

@@ -139,10 +139,12 @@ def record(workspace: Workspace, asked: Asked) -> Recorded:
         interpreter=surroundings.interpreter_of(program),
         commit=surroundings.commit_of(asked.folder),
     )
+    neighbours = _neighbours(made) if asked.strict else {}
     ended = _run(asked, inputs, made, place)
     if ended.exit_code:
         return Recorded(exit_code=ended.exit_code, refused=ended.refused)
     _unchanged(workspace, inputs)
+    _not_renamed(made, neighbours)
     outputs = {thing.name: _written(workspace, thing, before.get(thing.name)) for thing in made}
     said = _statement(asked, inputs, outputs, place, ended, keyid=signer.keyid)
     blobs = [Blob(place.interpreter.package_list())] if place.interpreter else []
@@ -186,7 +188,7 @@ def _distinct(things: Sequence[Thing]) -> None:
 
 def _look(workspace: Workspace, things: Sequence[Thing], *, unsigned: bool) -> list[Seen]:
     """Digest every input, and find the signature that stands over each declared artefact."""
-    unique = list({thing.name: thing for thing in things}.values())
+    unique = _once(things)
     found = []
     with workspace.view() as view:
         for thing in unique:
@@ -204,6 +206,23 @@ def _look(workspace: Workspace, things: Sequence[Thing], *, unsigned: bool) -> l
             signature = standing[-1].digest if standing else ""
             found.append(Seen(thing=thing, digest=digest, stamps=stamps, signed_by=signers, signature=signature))
     return found
+
+
+def _once(things: Sequence[Thing]) -> list[Thing]:
+    """Each thing once. Two of the same name would be one in the statement, and the other would not be named at all.
+
+    Raises:
+        InputError: different things have the same name.
+    """
+    found: dict[str, Thing] = {}
+    for thing in things:
+        known = found.setdefault(thing.name, thing)
+        if os.path.realpath(known.path) != os.path.realpath(thing.path):
+            raise InputError(
+                f"two inputs are called {thing.name}: {known.path} and {thing.path}",
+                remedy="give one of them another name, or put both into one folder and name that.",
+            )
+    return list(found.values())
 
 
 def _unsigned(thing: Thing, digest: Digest, said: Sequence[Evidence]) -> InputError:
@@ -249,6 +268,29 @@ def _written(workspace: Workspace, thing: Thing, before: Stamps | None) -> Diges
             f"{thing.name} was there before, and the command did not write it", remedy="name only what it writes."
         )
     return workspace.files.digest(thing.path)
+
+
+def _neighbours(made: Sequence[Thing]) -> dict[tuple[int, int], str]:
+    """What lies beside the outputs, by device and inode. The kernel lets a file be renamed where it lies, unread."""
+    found = {}
+    for folder in {thing.path.parent for thing in made}:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                found[status.st_dev, status.st_ino] = os.path.realpath(entry.path)
+    return found
+
+
+def _not_renamed(made: Sequence[Thing], neighbours: Mapping[tuple[int, int], str]) -> None:
+    """An output must not be something that lay there before under another name: nobody declared that."""
+    for thing in made:
+        device, inode = _stamp(thing.path)[:2] if thing.path.exists() else (-1, -1)
+        before = neighbours.get((device, inode))
+        if before is not None and before != os.path.realpath(thing.path):
+            raise ArtefactError(
+                f"{thing.name} was not made by the command: it is {before}, renamed or linked",
+                remedy="declare that file as an input, and let the command write its output.",
+            )
 
 
 def _allowed_signer(workspace: Workspace, key: str) -> Any:

@@ -47,7 +47,7 @@ def parse_minimum(texts: tuple[str, ...]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = -1.0
-        if name not in METRICS or not 0 <= number <= 1:
+        if name not in METRICS or not 0 < number <= 1:
             raise InputError(
                 f"{text!r} is no minimum", remedy=f"write {METRICS[0]}=0.8; metrics: {', '.join(METRICS)}."
             )
@@ -65,8 +65,14 @@ def measure(workspace: Workspace, artefact: Artefact, wanted: Wanted) -> predica
 
     Raises:
         WorkError: it cannot answer.
+        InputError: no least value is given.
         ArtefactError: the samples are no such table.
     """
+    least = wanted.minimum.get("accuracy", 0.0)
+    if not 0 < least <= 1:
+        raise InputError(
+            "nothing is demanded of the model on the samples", remedy="take it in again with --minimum accuracy=0.8."
+        )
     path = Path(wanted.path)
     part = _samples_part(path, wanted.target)
     table = read_table(path, part, digest=workspace.files.digest(path))
@@ -80,7 +86,6 @@ def measure(workspace: Workspace, artefact: Artefact, wanted: Wanted) -> predica
         values = target.class_values
     right = int(np.count_nonzero(_as_told(answers, values, table.label_values) == labels))
     metric = proportion(right, len(labels)).metric("share")
-    least = wanted.minimum.get("accuracy", 0.0)
     passed = metric.low >= least
     return predicates.Assessment(
         method=SAMPLES,

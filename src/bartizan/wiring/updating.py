@@ -301,12 +301,36 @@ def _check_label(case: _Case, examined: Examined) -> Examined:
         raise ArtefactError(f"{LABEL} cannot be read: {error}", remedy=_AGAIN) from error
     if (label.format, label.product) != (1, case.product) or not 0 <= label.version <= MAX_VERSION:
         raise ArtefactError(f"it is version {label.version} of {label.product!r}, not of {case.product!r}")
+    _check_contents(case, label)
     examined = _met(examined, "product", label=label)
     if label.expires <= examined.at:
         raise ArtefactError(f"it expired at {label.expires:%Y-%m-%d %H:%M}; there should be a newer one")
     if label.packed_at > examined.at + TOLERANCE:
         raise ArtefactError(f"it was packed in the future, at {label.packed_at:%Y-%m-%d %H:%M}")
     return _met(examined, "freshness")
+
+
+def _check_contents(case: _Case, label: Label) -> None:
+    """What the label says of its contents becomes a statement of ours, so it must be what lies there."""
+    names = [content.name for content in label.contents]
+    if len(set(names)) != len(names) or any(name.partition(":")[0] == "update" for name in names):
+        raise ArtefactError(f"{LABEL} names a content twice, or like the update itself")
+    for content in label.contents:
+        if _digest_inside(case.manifest, content.path) != content.digest:
+            raise ArtefactError(f"{content.name[:80]} in {content.path[:80]} is not what {LABEL} says")
+
+
+def _digest_inside(manifest: Sequence[ManifestEntry], path: str) -> Digest | None:
+    """Digest of a file or folder of a package, from its manifest; None when there is none."""
+    for entry in manifest:
+        if entry.name == path:
+            return entry.digest
+    below = [
+        ManifestEntry(entry.name.removeprefix(f"{path}/"), entry.digest)
+        for entry in manifest
+        if entry.name.startswith(f"{path}/")
+    ]
+    return manifest_root(below) if below else None
 
 
 def _check_rollback(case: _Case, examined: Examined) -> Examined:

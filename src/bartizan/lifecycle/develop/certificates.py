@@ -149,6 +149,7 @@ def _authorities() -> ExtensionPolicy:
         ExtensionPolicy.permit_all()
         .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_issue)
+        .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _may_vouch_for_code)
     )
 
 
@@ -160,6 +161,15 @@ def _is_authority(_policy: object, _certificate: x509.Certificate, extension: x5
 def _may_issue(_policy: object, _certificate: x509.Certificate, extension: x509.KeyUsage | None) -> None:
     if extension is not None and not extension.key_cert_sign:
         raise ValueError("an issuer may not issue certificates")
+
+
+def _may_vouch_for_code(
+    _policy: object, _certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
+) -> None:
+    """An authority whose purposes are listed, such as that of web servers alone, vouches for no others."""
+    allowed = {ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    if extension is not None and allowed.isdisjoint(extension):
+        raise ValueError("an issuer may not issue certificates for signing code")
 
 
 def _check_lengths(chain: Sequence[x509.Certificate]) -> None:

@@ -30,6 +30,8 @@ SKIPPED = frozenset({".venv", "venv", "node_modules", "site-packages", ".tox", "
 LARGEST_BASELINE = 64 << 20
 VERSION = 1
 _NUMBERS = re.compile(r"\d+")
+_TOLD_BY_DETAIL = frozenset({"environment/action-not-pinned"})
+"""Rules whose place is a file that may hold several such things."""
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +155,15 @@ def compare(seen: Seen, baseline: Seen | None = None) -> Compared:
 
 
 def mark(finding: Finding) -> Digest:
-    """What makes a finding the same in another look: rule, severity, place and title; counts may move."""
-    return digest_json([finding.rule, finding.severity.value, finding.where, _NUMBERS.sub("#", finding.title)])
+    """What makes a finding the same in another look: rule, severity, place and title; counts may move.
+
+    Of what was found in files and packages the numbers say what it is: another advisory, or another secret in the
+    same place, is another finding.
+    """
+    kind = finding.rule.partition("/")[0]
+    title = _NUMBERS.sub("#", finding.title) if kind == "environment" else finding.title
+    detail = [finding.detail] if kind == "secrets" or finding.rule in _TOLD_BY_DETAIL else []
+    return digest_json([finding.rule, finding.severity.value, finding.where, title, *detail])
 
 
 def read_baseline(data: bytes) -> Seen:

@@ -10,7 +10,7 @@ from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding, Severity
 from bartizan.lifecycle.develop.environment.tested import Tested, answer
 from bartizan.lifecycle.develop.vulnerabilities.check import Looked, summary
-from bartizan.lifecycle.develop.vulnerabilities.inventories import of_lock
+from bartizan.lifecycle.develop.vulnerabilities.inventories import logical_lines, of_lock
 
 END_OF_LIFE: dict[tuple[int, int], date] = {
     (3, 8): date(2024, 10, 7),
@@ -24,7 +24,6 @@ END_OF_LIFE: dict[tuple[int, int], date] = {
 """Last month of security fixes: PEP 569, 596, 619, 664, 693, 719 and 745."""
 SOON_DAYS = 180
 _REQUIREMENTS = re.compile(r"(?:^|/)[\w.-]*requirements[\w.-]*\.txt$|(?:^|/)requirements/[\w.-]+\.txt$")
-_CONTINUED = re.compile(r"\\\r?\n")
 LOCK_NAMES = ("poetry.lock", "uv.lock", "pdm.lock", "pylock.toml", "Pipfile.lock", "conda-lock.yml")
 
 
@@ -60,6 +59,8 @@ def _outdated(name: str, severity: Severity, title: str) -> Finding:
 def vulnerable(looked: Looked) -> Tested:
     """Whether installed or locked packages have known vulnerabilities."""
     gaps = f"{len(looked.matched.unclear)} packages could not be looked up" if looked.matched.unclear else ""
+    if looked.unreadable:
+        gaps = gaps or f"{looked.unreadable} entries of the database are no advisory"
     if not looked.matched.checked:
         gaps = "no package was looked up"
     findings = [each.finding(looked.at) for each in looked.counting]
@@ -130,9 +131,8 @@ def hashes(data: bytes, name: str) -> tuple[int, list[str]]:
         return _of_document(data, name)
     total = 0
     without: list[str] = []
-    for raw in _CONTINUED.sub(" ", data.decode("utf-8", "replace")).splitlines():
-        line = raw.split(" #")[0].strip()
-        if not line or line.startswith(("#", "-")):
+    for line in logical_lines(data.decode("utf-8", "replace")):
+        if line.startswith("-"):
             if line.startswith(("-e", "--editable")):
                 total, without = total + 1, [*without, line[:60]]
             continue

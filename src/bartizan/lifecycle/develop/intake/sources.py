@@ -34,6 +34,7 @@ CHUNK = 1 << 20
 READ_ONLY = 0o400
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
+_PAIR = 2
 _TITLE = "org.opencontainers.image.title"
 
 
@@ -116,7 +117,13 @@ def _copy_file(source: Path, target: Path, expected: Any = None) -> int:
     with os.fdopen(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ArtefactError(f"{source} is no regular file", remedy="links, devices and pipes are not taken in.")
-        return _write(stream, target, expected)
+        try:
+            return _write(stream, target, expected)
+        except OSError as error:
+            raise ArtefactError(
+                f"{target.name[:80]!r} cannot be written: {error.strerror}",
+                remedy="two parts may have the same name; is there space, and may you write?",
+            ) from error
 
 
 def _write(stream: Any, target: Path, expected: Any = None) -> int:
@@ -227,22 +234,23 @@ def _mlflow_facts(source: Path) -> dict[str, str]:
 
 
 def _top_level(text: str) -> Iterator[tuple[str, str]]:
-    """Keys and plain values of the outermost mapping; builds nothing, so neither depth nor aliases cost anything."""
-    depth, key = 0, ""
-    at_key = True
-    for event in yaml.parse(text, Loader=yaml.CBaseLoader):
-        if isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth == 1 and isinstance(event, yaml.ScalarEvent):
-            if not at_key and key:
-                yield key, event.value
-            key = event.value if at_key else ""
-        if depth == 1 and isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
-            at_key = _is_key_next(event, at_key=at_key)
-        if isinstance(event, yaml.CollectionStartEvent):
-            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
-                return
-            depth += 1
+    """Keys and plain values of the outermost mapping; builds nothing, so aliases cost nothing.
+
+    Raises:
+        ValueError: it is nested too deep, or too long.
+    """
+    depth, waiting = 0, list[str]()
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CBaseLoader)):
+        if depth > DEEPEST or count > MOST_FILES:
+            raise ValueError(f"it is nested more than {DEEPEST} deep, or has more than {MOST_FILES} values")
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth == 1 and isinstance(event, yaml.NodeEvent):
+            waiting.append(event.value if isinstance(event, yaml.ScalarEvent) else "")
+        if len(waiting) == _PAIR:
+            if all(waiting):
+                yield waiting[0], waiting[1]
+            waiting.clear()
+        depth += isinstance(event, yaml.CollectionStartEvent)
 
 
 # ---- OCI image layout

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
 
-from bartizan.core.digest import Digest, digest_json
+from bartizan.core.digest import Digest, canonical_json, digest_json
 from bartizan.core.errors import InputError
 from bartizan.core.finding import Finding
 from bartizan.lifecycle.develop.scan.rules import RULES
@@ -30,6 +31,9 @@ MOST_ENTRIES = 10_000
 SHORTEST_REASON = 10
 """Characters below which a justification says nothing."""
 _OFFSET = re.compile(r"@[0-9]+$")
+_VERBS = frozenset({"imports", "constructs", "calls"})
+"""With which findings on pickles begin; the name of a callable follows, and may hold blanks."""
+_QUOTED = re.compile(r"'([^']*)'")
 _ONLY_BY_DIGEST = frozenset({Verdict.DANGEROUS, Verdict.UNKNOWN})
 
 
@@ -46,7 +50,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     digest: str = ""
     """SHA-256 of the file that is excused; empty for any file."""
     names: tuple[str, ...] = ()
-    """Text of which one must occur in the finding, such as ``ourlib.layers.Gate``; empty for any."""
+    """Names of which the finding must give one in full, such as ``ourlib.layers.Gate``; empty for any."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,12 +72,32 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """Findings that decide."""
     expired: tuple[Accept, ...] = ()
     """Entries that would have excused something, had they not expired."""
+    unlisted: tuple[Verdict, ...] = ()
+    """Verdicts on parts with more findings than are kept: one that is not listed may be excused by nobody."""
 
     @property
     def verdict(self) -> Verdict:
         """Worst of what is open; ``clean`` when nothing is."""
         verdicts = [RULES[finding.rule].verdict for finding in self.open if finding.rule in RULES]
-        return max(verdicts, key=lambda verdict: verdict.rank, default=Verdict.CLEAN)
+        return max([*verdicts, *self.unlisted], key=lambda verdict: verdict.rank, default=Verdict.CLEAN)
+
+    def to_json(self) -> bytes:
+        """What ``Report.to_json`` gives, with verdict and exit code under the policy and the baseline.
+
+        Findings that decide no longer stay in the report; ``accepted`` and ``known`` say where they are.
+        """
+        totals = {"verdict": self.verdict, "coverage": self.report.total_coverage, "exit_code": self.exit_code}
+        set_aside = {
+            "accepted": [
+                {"rule": finding.rule, "where": finding.where, "justification": entry.justification}
+                | {"owner": entry.owner, "expires": entry.expires.isoformat()}
+                for finding, entry in self.accepted
+            ],
+            "known": [{"rule": finding.rule, "where": finding.where} for finding in self.known],
+        }
+        if not (self.accepted or self.known):
+            return self.report.to_json()
+        return canonical_json({"format": "bartizan-scan/1", **totals, **set_aside, "report": self.report})
 
     @property
     def exit_code(self) -> int:
@@ -143,12 +167,18 @@ def read_baseline(text: bytes) -> frozenset[Digest]:
         raise InputError(
             f"this is no baseline: {error}", remedy="make one with `bartizan scan PATH --json > baseline.json`."
         ) from error
-    return frozenset(mark(finding) for report in reports for finding in report.findings)
+    found = (each for report in reports for each in _with_digests(report, report.digest))
+    return frozenset(mark(finding, digest) for finding, digest in found)
 
 
-def mark(finding: Finding) -> Digest:
-    """What makes a finding the same finding in another scan: rule, part and what was seen; offsets may move."""
-    return digest_json([finding.rule, _OFFSET.sub("", finding.where), finding.detail])
+def mark(finding: Finding, digest: Digest | None) -> Digest:
+    """What makes a finding the same finding in another scan: rule, part and what was seen; offsets may move.
+
+    What was not examined is the same only in the same file: behind the same reason other bytes may lie.
+    """
+    rule = RULES.get(finding.rule)
+    file = (digest or "") if rule is None or rule.verdict is Verdict.UNKNOWN else ""
+    return digest_json([finding.rule, _OFFSET.sub("", finding.where), finding.detail, file])
 
 
 def judge(
@@ -172,10 +202,27 @@ def judge(
             accepted.append((finding, current[0]))
             continue
         expired.update(dict.fromkeys(fitting))
-        (known if mark(finding) in baseline else opened).append(finding)
+        (known if mark(finding, digest) in baseline else opened).append(finding)
+    whole = {entry.digest for entry in entries if entry.digest and not entry.rule and today < entry.expires}
     return Judged(
-        report=report, accepted=tuple(accepted), known=tuple(known), open=tuple(opened), expired=tuple(expired)
+        report=report,
+        accepted=tuple(accepted),
+        known=tuple(known),
+        open=tuple(opened),
+        expired=tuple(expired),
+        unlisted=tuple(_verdicts_with_unlisted(report, whole)),
     )
+
+
+def _verdicts_with_unlisted(report: Report, accepted: AbstractSet[str]) -> Iterator[Verdict]:
+    """Verdicts on parts whose findings are not all listed, outside the files that are accepted as they are."""
+    todo = [(report, report.digest)]
+    while todo:
+        part, outer = todo.pop()
+        own = part.digest or outer
+        if part.facts.get("findings_left_out") and own not in accepted:
+            yield part.own_verdict
+        todo.extend((member, own) for member in part.members)
 
 
 def _with_digests(report: Report, digest: Digest | None) -> Iterable[tuple[Finding, Digest | None]]:
@@ -194,4 +241,19 @@ def _excuses(entry: Accept, finding: Finding, digest: Digest | None) -> bool:
         return False
     if entry.digest and entry.digest != digest:
         return False
-    return not entry.names or any(name in finding.detail for name in entry.names)
+    return not entry.names or any(name in _names(finding) for name in entry.names)
+
+
+def _names(finding: Finding) -> AbstractSet[str]:
+    """What a finding names: what it calls, without the arguments, or the words and quoted texts that it holds.
+
+    Arguments are the words of whoever wrote the file, so a name among them excuses nothing.
+    """
+    text = finding.detail
+    if rule := RULES.get(finding.rule):
+        text = text.removesuffix(rule.explanation).rstrip(" .")
+    plain = text.partition("(")[0]
+    verb, _, rest = plain.partition(" ")
+    if verb in _VERBS:
+        return {rest.partition(", ")[0]}
+    return {*_QUOTED.findall(plain), *(word.rstrip(",:;") for word in plain.split(" "))}

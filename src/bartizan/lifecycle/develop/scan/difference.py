@@ -18,6 +18,7 @@ _FLOATS = {
     "I64": "<i8", "I32": "<i4", "I8": "<i1", "Long": "<i8", "Int": "<i4", "<i8": "<i8", "<i4": "<i4",
 }  # fmt: skip
 """Number types that can be compared, by the names that formats give them."""
+AROUND = "bytes around the parts"
 ORDER: tuple[Kind, ...] = ("global", "setting", "tensor", "member")
 
 
@@ -36,9 +37,28 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def compare(old: Inventory, new: Inventory) -> list[Difference]:
-    """Everything that is not the same; code first, then settings, tensors and the rest."""
+    """Everything that is not the same; code first, then settings, tensors and the rest.
+
+    Files whose parts are all the same may still differ, in bytes that belong to no part: packed otherwise,
+    or hidden in front of an archive. Those are named as well.
+    """
     found = [difference for key in old.parts.keys() | new.parts.keys() if (difference := _compare(key, old, new))]
-    return sorted(found, key=lambda each: (ORDER.index(each.kind), each.name, each.change))
+    return sorted(found or _around(old, new), key=lambda each: (ORDER.index(each.kind), each.name, each.change))
+
+
+def _around(old: Inventory, new: Inventory) -> list[Difference]:
+    """Files of one name with different bytes."""
+    return [
+        Difference(
+            kind="member",
+            name=f"{name}: {AROUND}" if name else AROUND,
+            change="changed",
+            before=f"sha256 {digest[:12]}",
+            after=f"sha256 {new.files[name][:12]}",
+        )
+        for name, digest in old.files.items()
+        if new.files.get(name, digest) != digest
+    ]
 
 
 def _compare(key: tuple[Kind, str], old: Inventory, new: Inventory) -> Difference | None:

@@ -10,22 +10,25 @@ import contextlib
 import hashlib
 import json
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bartizan.core.digest import Digest
 from bartizan.lifecycle.develop.scan import detect
 from bartizan.lifecycle.develop.scan.containers import directory as zd
-from bartizan.lifecycle.develop.scan.containers.compressed import BombError, unpack
+from bartizan.lifecycle.develop.scan.containers.compressed import MAKERS, BombError, unpack
 from bartizan.lifecycle.develop.scan.containers.torch import BOOKKEEPING, ITEM_SIZES, TorchArchive
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
 from bartizan.lifecycle.develop.scan.numpy import HeaderError, read_header
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
 from bartizan.lifecycle.develop.scan.pickle.stream import walk
 from bartizan.lifecycle.develop.scan.safetensors import METADATA, PREFIX
-from bartizan.lifecycle.develop.scan.source import chunks, read_file, window
+from bartizan.lifecycle.develop.scan.source import Draft, Source, chunks, read_file, window
+from bartizan.lifecycle.develop.scan.verdict import Report
 
+Reader = Callable[[str, Buffer, "Inventory", int], None]
 Kind = Literal["member", "tensor", "global", "setting"]
 MOST_PARTS = 200_000
 MOST_TEXT = 300
@@ -59,6 +62,8 @@ class Inventory:
 
     def __init__(self) -> None:
         self.parts: dict[tuple[Kind, str], Part] = {}
+        self.files: dict[str, Digest] = {}
+        """SHA-256 of each file by its name in the folder; a single file has none."""
         self.meter = Meter(Limits())
         self.is_whole = True
         """False when there were more parts than are kept."""
@@ -82,16 +87,25 @@ def take_inventory(path: Path) -> Inventory:
     """
     inventory = Inventory()
     if not path.is_dir():
-        _look("", read_file(path, inventory.meter).data, inventory, 0)
+        _file("", path, inventory)
         return inventory
     for file in sorted(each for each in path.rglob("*") if each.is_file() and not each.is_symlink()):
-        _look(file.relative_to(path).as_posix(), read_file(file, inventory.meter).data, inventory, 0)
+        _file(file.relative_to(path).as_posix(), file, inventory)
     return inventory
+
+
+def _file(name: str, path: Path, inventory: Inventory) -> None:
+    opened = read_file(path, inventory.meter)
+    inventory.files[name] = opened.digest
+    _look(name, opened.data, inventory, 0)
 
 
 def _look(name: str, data: Buffer, inventory: Inventory, depth: int) -> None:
     """Add the parts of some bytes; what cannot be taken apart is one part."""
-    known = {"zip": _zip, "safetensors": _safetensors, "npy": _npy, "pickle": _pickle}.get(detect.detect(data))
+    kind = detect.detect(data)
+    known = _READERS.get(kind)
+    if known is None and kind in MAKERS:
+        known = _packed
     before = len(inventory.parts)
     if known and depth < inventory.meter.limits.nesting:
         with contextlib.suppress(*_FAILURES):
@@ -153,6 +167,26 @@ def _pickle(name: str, data: Buffer, inventory: Inventory, depth: int) -> None: 
     inventory.add(Part("member", name, data=data))
 
 
+def _maybe_pickle(name: str, data: Buffer, inventory: Inventory, depth: int) -> None:
+    """Bytes that may be a pickle of protocol 0 or 1, which has no first bytes of its own."""
+    examined = examine_maybe_pickle(Source(data, name, name), inventory.meter, _no_member)
+    if examined is not None:
+        _pickle(name, data, inventory, depth)
+
+
+def _no_member(source: Source) -> Report:
+    """What lies inside a pickle is not told apart here."""
+    return Draft(source, "unknown", 0).close()
+
+
+def _packed(name: str, data: Buffer, inventory: Inventory, depth: int) -> None:
+    """A compressed stream, such as joblib writes, by what it unpacks to; as one part where that is not all."""
+    unpacked = unpack(data, detect.detect(data), inventory.meter)
+    _look(name, unpacked.spool.finish(), inventory, depth + 1)
+    if unpacked.used < len(data) or unpacked.failure or unpacked.obstacle or unpacked.hidden:
+        inventory.add(Part("member", name, data=data))
+
+
 def _zip(name: str, data: Buffer, inventory: Inventory, depth: int) -> None:
     end = zd.find_end(data)
     if end is None:
@@ -177,6 +211,15 @@ def _zip(name: str, data: Buffer, inventory: Inventory, depth: int) -> None:
             inventory.add(Part("tensor", _join(name, title), f"{kind} [{count}]", content))
         else:
             inventory.add(Part("member", _join(name, short), data=content))
+
+
+_READERS: dict[str, Reader] = {
+    "zip": _zip,
+    "safetensors": _safetensors,
+    "npy": _npy,
+    "pickle": _pickle,
+    "maybe-pickle": _maybe_pickle,
+}
 
 
 def _content(data: Buffer, entry: zd.Entry, inventory: Inventory) -> Buffer | None:

@@ -150,10 +150,11 @@ class Scan:
         name = _name(path)
         source = Source(b"", name, name)
         draft = Draft(source, "folder", self.limits.findings)
-        reports = self._files(source.name, self._walk(path, draft))
+        found = self._walk(path, draft)
+        reports = self._files(source.name, found)
         _honour_claims(reports)
         for examiner in registry.FOLDER_EXAMINERS:
-            registry.load(examiner)(Folder(path, reports), draft)
+            registry.load(examiner)(Folder(path, reports, dict(found)), draft)
         draft.members += reports.values()
         entries = [ManifestEntry(name, report.digest) for name, report in reports.items() if report.digest is not None]
         digest = manifest_root(entries) if entries else None

@@ -7,7 +7,7 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, cast
 
@@ -78,13 +78,15 @@ class Draft:
         """See ``Report.claims``."""
 
     def fire(self, rule_id: str, detail: str, offset: int | None = None) -> None:
-        """A rule fired, at an offset or for the whole."""
+        """A rule fired, at an offset or for the whole; where no more are kept, what is worse takes the last place."""
         rule = RULES[rule_id]
-        if rule.verdict.rank > self.verdict.rank:
-            self.verdict = rule.verdict
+        is_worse = rule.verdict.rank > self.verdict.rank
+        self.verdict = rule.verdict if is_worse else self.verdict
         if len(self.findings) >= self.most_findings:
             self.facts["findings_left_out"] = int(self.facts.get("findings_left_out", 0)) + 1
-            return
+            if not (is_worse and self.findings):
+                return
+            self.findings.pop()
         where = self.source.where if offset is None else f"{self.source.where}@{offset}"
         self.findings.append(rule.finding(printable(where), printable(detail)))
 
@@ -122,11 +124,14 @@ class Folder(NamedTuple):
     path: Path
     reports: dict[str, Report]
     """By path relative to the folder, with ``/``."""
+    places: Mapping[str, str]
+    """Where the files lie: for a link that was followed, what it leads to."""
 
     def read(self, name: str, most: int) -> bytes:
         """The first ``most`` bytes of one of its files; empty when it cannot be read."""
         try:
-            handle = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            place = self.places.get(name, self.path / name)
+            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return b""
         with os.fdopen(handle, "rb") as file:

@@ -11,7 +11,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,17 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def modified(self) -> datetime | None:
-        """When the newest advisory was changed."""
-        try:
-            return datetime.fromisoformat(self.newest)
-        except ValueError:
-            return None
+        """When the newest advisory was changed; a time without a zone is read as UTC."""
+        return moment_of(self.newest)
+
+
+def moment_of(text: str) -> datetime | None:
+    """A time as an advisory has it; None when it is none. Without a zone it is read as UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def key_of(ecosystem: str, name: str) -> str:
@@ -128,7 +134,9 @@ def key_of(ecosystem: str, name: str) -> str:
 
 
 def export_digest(path: Path) -> Digest:
-    """What an export is known by: the content of its zips, and names, sizes and times of loose files.
+    """What an export is known by: the content of its zips, and of loose files what changes with every writing.
+
+    The time of change is the kernel's own: whoever writes to a file cannot set it back.
 
     Raises:
         InputError: there is no export at ``path``.
@@ -136,11 +144,17 @@ def export_digest(path: Path) -> Digest:
     parts: list[list[Any]] = []
     for file in _files(path):
         if file.suffix == ".zip":
-            parts.append([file.name, _sha256(file)])
+            parts.append([_place(file, path), _sha256(file)])
         else:
             status = file.stat()
-            parts.append([file.name, status.st_size, status.st_mtime_ns])
+            times = [status.st_mtime_ns, status.st_ctime_ns]
+            parts.append([_place(file, path), status.st_dev, status.st_ino, status.st_size, *times])
     return digest_json(parts)
+
+
+def _place(file: Path, export: Path) -> str:
+    """Where a file lies in an export."""
+    return file.relative_to(export).as_posix() if file != export else file.name
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ from bartizan.lifecycle.develop.vulnerabilities.vex import SETTLED, Said, read_v
 
 CACHE = ".bartizan/cache"
 SCANNER = "urn:bartizan:vulns"
+AHEAD = timedelta(days=1)
+"""How far the clock of whoever made a database may be ahead of ours."""
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,14 +54,19 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
         """Failed by a severe one, or when nothing was looked up; warned by others and by gaps."""
         if self.refusing or not self.matched.checked:
             return "FAILED"
-        return "WARNED" if self.counting or self.matched.unclear else "PASSED"
+        return "WARNED" if self.counting or self.has_gaps else "PASSED"
 
     @property
     def exit_code(self) -> int:
         """0 nothing counts and all was looked up, 1 something counts, 2 not everything could be looked up."""
         if self.refusing:
             return 1
-        return 2 if self.matched.unclear or not self.matched.checked else 0
+        return 2 if self.has_gaps or not self.matched.checked else 0
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something could not be looked up, or an advisory could not be read: it may be about anything."""
+        return bool(self.matched.unclear or self.unreadable)
 
 
 def look_up(
@@ -97,6 +104,11 @@ def _need_young(index: Index, max_age: str, now: datetime) -> None:
     modified = index.modified
     if modified is None:
         raise InputError("the vulnerability database does not say how old it is", remedy="download the export again.")
+    if modified > now + AHEAD:
+        raise InputError(
+            f"the newest advisory of the vulnerability database is of {modified:%Y-%m-%d}, which is yet to come",
+            remedy="an export with such dates never grows old: download it again.",
+        )
     if deadline(max_age, modified) < now:
         raise InputError(
             f"the newest advisory of the vulnerability database is of {modified:%Y-%m-%d}, older than {max_age}",
@@ -180,7 +192,7 @@ def outcome_of(looked: Looked, name: str) -> Outcome:
             metadata={"scanStartedOn": _time(looked.at), "scanFinishedOn": _time(looked.at)},
             result=looked.result,
             counted=len(looked.counting),
-            coverage="examined" if not looked.matched.unclear and looked.matched.checked else "partly",
+            coverage="examined" if not looked.has_gaps and looked.matched.checked else "partly",
             summary=f"{name}: {summary(looked)}",
             findings=dict(Counter(finding.severity.value for finding in findings)),
         ),
@@ -215,5 +227,6 @@ def summary(looked: Looked) -> str:
     worst = ", ".join(f"{counts[severity.value]} {severity.value}" for severity in Severity if counts[severity.value])
     what = f"{len(looked.counting)} known vulnerabilities count ({worst})" if worst else "no known vulnerability counts"
     gaps = f"; {len(looked.matched.unclear)} entries could not be looked up" if looked.matched.unclear else ""
+    gaps += f"; {looked.unreadable} entries of the database are no advisory" if looked.unreadable else ""
     day = looked.newest[:10] or "unknown date"
     return f"{looked.matched.checked} packages, {what}{gaps}; {looked.advisories} advisories up to {day}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 import yaml
@@ -22,7 +22,18 @@ ECOSYSTEMS = {
 }  # fmt: skip
 """OSV ecosystem of each package URL type; empty where OSV has none."""
 MAX_BYTES = 16 << 20
+DEEPEST = 16
+_DISTRIBUTIONS = frozenset({"deb", "apk", "rpm"})
+_NO_PACKAGES = frozenset({"machine-learning-model", "data", "service", "device", "cryptographic-asset"})
+"""Types of components that advisories do not speak of."""
+_HARMLESS = re.compile(
+    r"(?:-i|-f|--(?:index-url|pypi-url|extra-index-url|find-links|no-index|no-binary|only-binary|prefer-binary|pre"
+    r"|require-hashes|trusted-host|use-feature|hash))(?:[\s=]|\Z)"
+)
+"""Options of a requirements file that name no further package."""
 _CONTINUED = re.compile(r"\\\r?\n")
+_COMMENT = re.compile(r"(?m)^[ \t]*#.*$")
+"""A line of its own; a backslash at its end continues nothing, so pip reads the next line."""
 _NOT_PINNED = re.compile(r"(?:^|\s)-(?:r|c|e|-requirement|-constraint|-editable)\b")
 
 
@@ -71,26 +82,41 @@ def of_installed(packages: Mapping[str, Package]) -> Inventory:
 
 
 def of_bill(bill: Bill, source: str) -> Inventory:
-    """Components of a bill that have a package URL with a version; models, data and services have none."""
+    """Components of a bill that have a package URL with a version; models, data and services have none.
+
+    Where the URL and the component name different versions, both are looked up: one of them is not so.
+    """
     items, unclear = [], []
     for component in bill.components:
         if not component.purl:
-            if component.type in {"library", "framework"}:
+            if component.type not in _NO_PACKAGES:
                 unclear.append(f"{source}: {component.name} has no package URL")
             continue
         purl = PackageURL.from_string(component.purl)
-        ecosystem = ECOSYSTEMS.get(purl.type, "")
-        version = purl.version or component.version
+        ecosystem = _ecosystem_of(purl)
+        versions = dict.fromkeys(each for each in (purl.version, component.version) if each)
         if not ecosystem:
-            if component.type in {"library", "framework"}:
+            if component.type not in _NO_PACKAGES:
                 unclear.append(f"{source}: no advisories are kept for {purl.type} packages ({component.name})")
-        elif not version:
+        elif not versions:
             unclear.append(f"{source}: {component.name} has no version")
-        else:
-            separator = ":" if purl.type == "maven" else "/"
-            name = f"{purl.namespace}{separator}{purl.name}" if purl.namespace else purl.name
-            items.append(Item(ecosystem=ecosystem, name=name, version=version, source=source))
+        name = _name_of(purl)
+        items += [Item(ecosystem=ecosystem, name=name, version=each, source=source) for each in versions if ecosystem]
     return Inventory(items=tuple(items), unclear=tuple(unclear))
+
+
+def _ecosystem_of(purl: PackageURL) -> str:
+    """OSV's name; of ``pkg:deb/ubuntu/x`` it is Ubuntu, although the type is Debian's."""
+    if purl.type == "deb" and purl.namespace:
+        return {"debian": "Debian", "ubuntu": "Ubuntu"}.get(purl.namespace.lower(), "")
+    return ECOSYSTEMS.get(purl.type, "")
+
+
+def _name_of(purl: PackageURL) -> str:
+    """A package's name as OSV has it: a distribution is no part of it."""
+    if not purl.namespace or purl.type in _DISTRIBUTIONS:
+        return str(purl.name)
+    return f"{purl.namespace}{':' if purl.type == 'maven' else '/'}{purl.name}"
 
 
 def of_lock(data: bytes, name: str) -> Inventory:
@@ -114,13 +140,20 @@ def of_lock(data: bytes, name: str) -> Inventory:
 _Found = tuple[list[Item], list[str]]
 
 
+def logical_lines(text: str) -> Iterator[str]:
+    """Lines of a requirements file as pip reads them: joined where a backslash ends them, without comments."""
+    for raw in _CONTINUED.sub(" ", _COMMENT.sub("", text)).splitlines():
+        line = raw.split(" #")[0].strip()
+        if line and not line.startswith("#"):
+            yield line
+
+
 def _requirements(text: str, source: str) -> _Found:
     items, unclear = [], []
-    for raw in _CONTINUED.sub(" ", text).splitlines():
-        line = raw.split(" #")[0].strip()
-        if not line or line.startswith("#") or (line.startswith("-") and not _NOT_PINNED.search(line)):
+    for line in logical_lines(text):
+        if _HARMLESS.match(line) and not _NOT_PINNED.search(line):
             continue
-        if _NOT_PINNED.search(line):
+        if line.startswith("-") or _NOT_PINNED.search(line):
             unclear.append(f"{source}: {line[:80]} is not followed")
             continue
         try:
@@ -167,7 +200,9 @@ def _pipfile(text: str, source: str) -> _Found:
 
 def _conda(text: str, source: str) -> _Found:
     """The pip part of an environment; conda's own packages have no advisories under their names."""
-    document = yaml.safe_load(text)
+    _check_shape(text)
+    # Builds strings, lists and dicts only.
+    document = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 -- see above
     items, unclear = [], []
     for entry in document.get("dependencies", []):
         if isinstance(entry, dict):
@@ -177,6 +212,16 @@ def _conda(text: str, source: str) -> _Found:
         else:
             unclear.append(f"{source}: no advisories are kept for conda packages ({str(entry)[:60]})")
     return items, unclear
+
+
+def _check_shape(text: str) -> None:
+    """Refuse what would exhaust time or memory once it is built: depth, and aliases that multiply."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CBaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it uses YAML aliases, or is nested more than {DEEPEST} deep")
 
 
 _READERS: tuple[tuple[str, Callable[[str, str], _Found]], ...] = (

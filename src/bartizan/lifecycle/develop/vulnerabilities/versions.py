@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -11,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from bartizan.lifecycle.develop.vulnerabilities.advisories import Affected, Event, Range
 
 _SEMVER = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?\Z")
+_PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
 _ORDERED = frozenset({"ECOSYSTEM", "SEMVER"})
 LONGEST_VERSION = 200
 
@@ -23,14 +24,30 @@ def is_affected(version: str, affected: Affected, ecosystem: str) -> bool:
     """Whether a version is named, or lies in one of the ranges.
 
     Raises:
-        UnorderedVersionError: it cannot be compared with the ranges.
+        UnorderedVersionError: it cannot be compared with the ranges, or the advisory names no versions at all.
     """
-    if version in affected.versions:
+    if version in affected.versions or (ecosystem == "PyPI" and _is_listed(version, affected.versions)):
         return True
     ranges = [each for each in affected.ranges if each.type in _ORDERED]
-    if not ranges:
-        return False
+    if not ranges and not affected.versions:
+        raise UnorderedVersionError("the advisory names no versions")
     return any(_in_range(version, each, ecosystem) for each in ranges)
+
+
+def _is_listed(version: str, listed: Iterable[str]) -> bool:
+    """Whether a version is listed in any spelling: ``1.0`` is ``1.0.0``, and a local build of it."""
+    try:
+        here = _pep440(version)
+    except UnorderedVersionError:
+        return False
+    return any(here == _parsed(each) for each in listed)
+
+
+def _parsed(text: str) -> Version | None:
+    try:
+        return _pep440(text)
+    except UnorderedVersionError:
+        return None
 
 
 def fixes(version: str, affected: Affected, ecosystem: str) -> list[str]:
@@ -74,17 +91,27 @@ def _place(event: Event, key: Callable[[str], Any]) -> tuple[int, Any, int]:
 
 
 def _order_of(ecosystem: str, kind: str) -> Callable[[str], Any]:
-    """How versions are put in order: PEP 440 for PyPI, SemVer where the advisory or the ecosystem says so."""
+    """How versions are put in order: PEP 440 for PyPI, SemVer where the advisory or the ecosystem says so.
+
+    Elsewhere letters have an order of their own (Debian's ``1.0a`` comes after ``1.0``), so only numbers are compared.
+    """
     if kind == "SEMVER" or ecosystem.lower() in {"npm", "crates.io", "go", "hex", "pub", "swifturl"}:
         return _semver
-    return _pep440
+    return _pep440 if ecosystem == "PyPI" else _numbers
+
+
+def _numbers(text: str) -> Version:
+    if not _PLAIN.match(text):
+        raise UnorderedVersionError(f"version {text[:40]!r} is more than numbers, and is not put in order here")
+    return _pep440(text)
 
 
 def _pep440(text: str) -> Version:
+    """A version without the mark of a local build: ``2.0+cu118`` is a build of 2.0, and as vulnerable."""
     if len(text) > LONGEST_VERSION:
         raise UnorderedVersionError(f"version {text[:40]!r} is too long")
     try:
-        return Version(text)
+        return Version(Version(text).public)
     except InvalidVersion as error:
         raise UnorderedVersionError(f"version {text!r} is none of PEP 440") from error
 

@@ -6,8 +6,8 @@ package URL, with or without version) or one of its names for the vulnerability.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +15,7 @@ from packageurl import PackageURL
 
 from bartizan.core.digest import canonical_json, digest_json
 from bartizan.core.errors import InputError
+from bartizan.lifecycle.develop.vulnerabilities.advisories import moment_of
 from bartizan.lifecycle.develop.vulnerabilities.matching import Vulnerability
 
 CONTEXT = "https://openvex.dev/ns/v0.2.0"
@@ -22,6 +23,7 @@ MAX_BYTES = 16 << 20
 Status = Literal["not_affected", "affected", "fixed", "under_investigation"]
 SETTLED: frozenset[Status] = frozenset({"not_affected", "fixed"})
 """Statuses after which a vulnerability no longer counts."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _JUSTIFICATIONS = frozenset(
     {
         "component_not_present",
@@ -42,6 +44,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     """Package URL; empty for any product."""
     status: Status
     why: str
+    said_at: datetime
+    """Of the statement, else of its document; the latest counts."""
 
 
 def read_vex(data: bytes, name: str) -> list[Said]:
@@ -56,12 +60,13 @@ def read_vex(data: bytes, name: str) -> list[Said]:
         document = msgspec.json.decode(data)
         if not str(document["@context"]).startswith("https://openvex.dev/ns"):
             raise InputError(f"{name} is no OpenVEX document", remedy="give an OpenVEX JSON document.")
-        return [said for each in document["statements"] for said in _statements(each, name)]
+        at = moment_of(str(document.get("last_updated") or document.get("timestamp") or "")) or _LONG_AGO
+        return [said for each in document["statements"] for said in _statements(each, name, at)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{name} is no OpenVEX document: {error}", remedy="give an OpenVEX JSON document.") from error
 
 
-def _statements(each: dict[str, Any], name: str) -> Iterable[Said]:
+def _statements(each: dict[str, Any], name: str, inherited: datetime) -> Iterable[Said]:
     about = each["vulnerability"]
     identity = str(about["name"] if isinstance(about, dict) else about)
     aliases = about.get("aliases", []) if isinstance(about, dict) else []
@@ -74,25 +79,50 @@ def _statements(each: dict[str, Any], name: str) -> Iterable[Said]:
             f"{name}: not_affected by {identity} without a justification",
             remedy="add justification or impact_statement, as the specification demands.",
         )
-    for product in each.get("products") or [{"@id": ""}]:
+    said_at = moment_of(str(each.get("timestamp", ""))) or inherited
+    for product in _products(each, name):
         yield Said(
             vulnerability=identity,
             names=frozenset({identity, *map(str, aliases)}),
-            product=str(product.get("@id", "")),
+            product=product,
             status=status,
             why=why,
+            said_at=said_at,
         )
 
 
-def status_of(vulnerability: Vulnerability, said: Sequence[Said]) -> Said | None:
-    """The last thing that was said about a vulnerability of a package."""
-    purl = purl_of(vulnerability)
-    fitting = [
-        each
-        for each in said
-        if each.names & set(vulnerability.names) and each.product in {"", purl, purl.partition("@")[0]}
+def _products(each: Mapping[str, Any], name: str) -> list[str]:
+    """Package URLs of the products that a statement names; without any it is about every product.
+
+    Raises:
+        InputError: a product has no name, or the list is there and empty: that is not every product.
+    """
+    if each.get("products") is None:
+        return [""]
+    found = [
+        str(product.get("@id") or product.get("identifiers", {}).get("purl") or "") for product in each["products"]
     ]
-    return fitting[-1] if fitting else None
+    if not found or not all(found):
+        raise InputError(f"{name}: a statement names no product", remedy="give products an @id with a package URL.")
+    return found
+
+
+def status_of(vulnerability: Vulnerability, said: Sequence[Said]) -> Said | None:
+    """The latest thing that was said about a vulnerability of a package.
+
+    Advisories may join several CVEs under one roof; what settles one of them does not settle the others.
+    """
+    purl = purl_of(vulnerability)
+    products = {"", purl, purl.partition("@")[0]}
+    several = [{name} for name in vulnerability.names if name.startswith("CVE-")]
+    groups = several if len(several) > 1 else [set(vulnerability.names)]
+    latest = [_latest([each for each in said if each.names & group and each.product in products]) for group in groups]
+    return next((each for each in latest if each is None or each.status not in SETTLED), latest[0])
+
+
+def _latest(said: Sequence[Said]) -> Said | None:
+    """By time; of the same time the one that stands last."""
+    return max(enumerate(said), key=lambda each: (each[1].said_at, each[0]))[1] if said else None
 
 
 def purl_of(vulnerability: Vulnerability) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from bartizan.core import keys
 from bartizan.core.errors import EnvelopeError, InputError
-from bartizan.lifecycle.develop.scan import Verdict, scan_bytes
+from bartizan.lifecycle.develop.scan import Limits, Verdict, scan_bytes
 from bartizan.lifecycle.develop.scan.acceptance import (
     Accept,
     Policy,
@@ -137,3 +137,45 @@ def test_a_baseline_leaves_only_what_is_new():
 def test_what_is_no_baseline_is_refused(text):
     with pytest.raises(InputError, match="no baseline"):
         read_baseline(text)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("evilourlib", "Gate"), ("ourlib", "GateX"), ("evil ourlib", "Gate"), ("x", "y'ourlib.Gate'")],
+)
+def test_a_name_is_accepted_in_full_only(module, name):
+    data = b"\x80\x04\x8c%c%s\x8c%c%s\x93)\x81." % (len(module), module.encode(), len(name), name.encode())
+    report = scan_bytes(data, "model.pkl")
+    assert "ourlib.Gate" in report.findings[0].detail
+    policy = Policy(accept=(entry(names=("ourlib.Gate",)), entry(rule="pickle/dotted-walk", names=("ourlib.Gate",))))
+    assert judge(report, policy, today=TODAY).exit_code == 1
+
+
+def test_arguments_do_not_make_a_call_an_accepted_one():
+    report = scan_bytes(b"\x80\x04\x8c\x05other\x8c\x04call\x93\x8c\x0bourlib.Gate\x85R.", "model.pkl")
+    rules = {finding.rule for finding in report.findings if "ourlib.Gate" in finding.detail}
+    assert rules == {"pickle/unlisted-callable"}
+    accepting = Policy(accept=tuple(entry(rule=each.rule, names=("ourlib.Gate",)) for each in report.findings))
+    assert judge(report, accepting, today=TODAY).exit_code == 1
+    accepting = Policy(accept=tuple(entry(rule=each.rule, names=("other.call",)) for each in report.findings))
+    assert judge(report, accepting, today=TODAY).exit_code == 0
+
+
+def test_a_finding_that_is_not_listed_is_excused_by_nobody():
+    """Accepted findings may be as many as are kept, and the one that follows is left out of the report."""
+    many = b"".join(b"\x8c\x06ourlib\x8c\x05G%04d\x93)\x810" % number for number in range(20))
+    evil = b"\x80\x04" + many + b"cposix\nsystem\n\x8c\x02id\x85R."
+    report = scan_bytes(evil, "model.pkl", Limits(findings=10))
+    assert report.facts["findings_left_out"]
+    rules = {finding.rule for finding in report.findings}
+    judged = judge(report, Policy(accept=tuple(entry(rule=rule) for rule in rules)), today=TODAY)
+    assert (judged.open, judged.verdict, judged.exit_code) == ((), report.verdict, 1)
+    as_it_is = Policy(accept=(entry(rule="", digest=report.digest),))
+    assert judge(report, as_it_is, today=TODAY).exit_code == 0
+
+
+def test_a_baseline_knows_what_was_not_examined_by_its_digest():
+    earlier = scan_bytes(b"\x00\x01\x02 nothing known", "model.bin")
+    baseline = read_baseline(b"[" + earlier.to_json() + b"]")
+    assert judge(earlier, baseline=baseline).exit_code == 0
+    assert judge(scan_bytes(b"\x00\x01\x02 something else", "model.bin"), baseline=baseline).exit_code == 2

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 
+from bartizan.lifecycle.develop.scan import Verdict, scan_bytes
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
 from bartizan.lifecycle.develop.scan.pickle.stream import walk
 from fixtures.hostile_models import EVIL, calls, imports, text, whole
@@ -223,3 +224,14 @@ def test_bytes_that_torch_loads_are_loaded_once():
     constant = b"B" + struct.pack("<I", len(EVIL)) + EVIL
     body = constant + b"\x94" + b"".join(calls("torch.storage", "_load_from_bytes", b"h\x00") + b"0" for _ in range(5))
     assert len(walk(whole(body), 0, Meter(Limits())).nested) == 1
+
+
+def test_a_stored_model_in_a_stream_that_is_no_stream_is_refused():
+    """``BytesIO.__new__(BytesIO, *False)``: found by mutation."""
+    data = (
+        b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93\x8c\x1bkeras.src.models.sequential\x8c\nSequential\x93"
+        b"\x8c\x0f_unpickle_model\x86R\x8c\x03_io\x8c\x07BytesIO\x93\x89\x81\x85R."
+    )
+    report = scan_bytes(data, "model.pkl")
+    assert report.verdict is Verdict.DANGEROUS
+    assert "pickle/refused-argument" in {finding.rule for finding in report.findings}

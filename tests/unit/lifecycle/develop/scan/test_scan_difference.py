@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -112,3 +113,27 @@ def test_hostile_files_are_one_part_or_many_and_never_an_error(tmp_path):
 def test_nothing_there_is_an_error(tmp_path):
     with pytest.raises(ArtefactError):
         take_inventory(tmp_path / "none")
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+def test_globals_of_every_protocol_are_told(tmp_path, protocol):
+    evil = b"cposix\nsystem\n(S'id'\ntR." if protocol < 2 else DANGEROUS["os.system"]
+    found = differences(tmp_path, pickle.dumps(OrderedDict(a=1), protocol), evil)
+    assert ("collections.OrderedDict", "removed") in [(each.name, each.change) for each in found]
+    assert any(each.name.endswith(".system") and each.change == "added" for each in found)
+
+
+def test_compressed_streams_are_compared_by_what_they_hold(tmp_path):
+    old, new = pickle.dumps([1.0]), pickle.dumps(OrderedDict(a=1))
+    found = differences(tmp_path, gzip.compress(old), gzip.compress(new))
+    assert ("collections.OrderedDict", "added") in [(each.name, each.change) for each in found]
+    trailing = differences(tmp_path, gzip.compress(old, mtime=0), gzip.compress(old, mtime=0) + b"behind the stream")
+    assert trailing
+
+
+def test_bytes_around_the_parts_are_no_secret(tmp_path):
+    archive = npz(w=np.zeros(3))
+    found = differences(tmp_path, archive, b"#!/bin/sh\n" + archive)
+    assert found
+    (found,) = differences(tmp_path, archive, archive + b"behind the archive")
+    assert (found.name, found.change) == ("bytes around the parts", "changed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -108,3 +109,63 @@ def test_a_file_that_changes_meanwhile_is_not_examined(tmp_path, monkeypatch, in
     report = scan_path(path, Limits(in_memory=in_memory))
     assert report.exit_code == 2
     assert "changed while" in report.reasons[0]
+
+
+def cache(tmp_path):
+    """A Hugging Face cache folder of one model, whose configuration names code."""
+    root = tmp_path / "models--acme--triage"
+    snapshot = root / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    config = b'{"model_type": "bert", "auto_map": {"AutoModel": "modeling.Net"}}'
+    for number, (name, content) in enumerate({"model.pkl": GOOD, "config.json": config}.items()):
+        blob = f"{number:064x}"
+        (root / "blobs" / blob).write_bytes(content)
+        (snapshot / name).symlink_to(f"../../blobs/{blob}")
+    return root
+
+
+@pytest.mark.parametrize("below", [".", "snapshots/abc123"])
+def test_a_cache_is_examined_by_the_names_of_its_links(tmp_path, below):
+    folder = cache(tmp_path) / below
+    assert scan_path(folder).coverage is Coverage.PARTLY
+    report = scan_path(folder, follow=True)
+    assert report.total_coverage is Coverage.EXAMINED
+    assert {member.name.rpartition("/")[2] for member in report.members} == {"model.pkl", "config.json"}
+    assert any("modeling.Net" in finding.detail for finding in report.findings)
+
+
+def test_a_blob_that_no_link_names_is_examined_too(tmp_path):
+    root = cache(tmp_path)
+    (root / "blobs" / ("e" * 64)).write_bytes(EVIL)
+    (root / "blobs" / "run.py").write_text("import os\n")
+    (root / "snapshots" / "abc123" / "notes.txt").symlink_to("../../blobs/run.py")
+    names = {member.name for member in scan_path(root, follow=True).members}
+    assert {f"blobs/{'e' * 64}", "blobs/run.py", "snapshots/abc123/notes.txt"} <= names
+    assert scan_path(root, follow=True).verdict is Verdict.DANGEROUS
+
+
+def test_links_that_lead_elsewhere_are_never_followed(tmp_path):
+    folder = cache(tmp_path) / "snapshots" / "abc123"
+    (tmp_path / "outside").write_bytes(EVIL)
+    (folder / "out.pkl").symlink_to(tmp_path / "outside")
+    (folder / "loop.pkl").symlink_to("loop.pkl")
+    (folder / "gone.pkl").symlink_to("../../blobs/gone")
+    (folder / "up").symlink_to("..")
+    report = scan_path(folder, follow=True)
+    missed = {finding.detail.split()[0] for finding in report.findings if finding.rule == "file/not-examined"}
+    assert missed == {"out.pkl", "loop.pkl", "gone.pkl", "up"}
+
+
+def test_a_link_that_was_asked_for_keeps_its_own_name(tmp_path):
+    link = cache(tmp_path) / "snapshots" / "abc123" / "model.pkl"
+    report = scan_path(link, follow=True)
+    assert (report.name, report.digest, report.exit_code) == ("model.pkl", digest_bytes(GOOD), 0)
+
+
+def test_a_folder_without_a_name_of_its_own_gets_one(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "model.pkl").write_bytes(EVIL)
+    monkeypatch.chdir(tmp_path)
+    assert scan_path(Path()).name == tmp_path.name
+    assert scan_path(Path("inner/..")).findings[0].where.startswith(f"{tmp_path.name}/model.pkl@")

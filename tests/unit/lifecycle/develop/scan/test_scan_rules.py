@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bartizan.catalogue.load import catalogue
-from bartizan.lifecycle.develop.scan import RULES, Limits, scan_bytes, scan_path
+from bartizan.lifecycle.develop.scan import RULES, Limits, Verdict, scan_bytes, scan_path
+from bartizan.lifecycle.develop.scan.source import Draft, Source
 from fixtures.corpus import FAMILIES, folders, gathered, write
 from fixtures.hostile_models import DANGEROUS, EVIL, zipped
 
@@ -94,3 +95,18 @@ def test_the_techniques_are_in_the_catalogue():
     techniques = {entry.id for entry in catalogue().entries.techniques}
     ours = {technique for rule in RULES.values() for technique in rule.techniques if technique.startswith("T")}
     assert ours <= techniques
+
+
+def test_many_findings_do_not_push_out_the_worst():
+    draft = Draft(Source(b"", "model", "model"), "folder", 3)
+    for number in range(5):
+        draft.fire("file/misnamed", f"file {number}")
+    draft.fire("pickle/dangerous-callable", "calls posix.system('id')")
+    report = draft.close()
+    assert report.verdict is Verdict.DANGEROUS
+    assert [finding.rule for finding in report.findings] == [
+        "pickle/dangerous-callable",
+        "file/misnamed",
+        "file/misnamed",
+    ]
+    assert report.facts["findings_left_out"] == 3

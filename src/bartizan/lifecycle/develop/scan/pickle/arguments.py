@@ -210,7 +210,7 @@ def _stored_model(judge: Judge, _callee: Name, args: tuple[Symbol, ...], offset:
     stream = args[0] if len(args) == 1 and args[0].__class__ is Call else None
     if stream is None or str(stream.callee) != "_io.BytesIO":
         raise RefusedError("what it loads cannot be read")
-    held = stream.args[0] if stream.args else stream.state[0] if stream.state.__class__ is tuple else None
+    held = next((first[0] for first in (stream.args, stream.state) if first.__class__ is tuple and first), None)
     content = None if held is None else judge.reader.bytes_of(held)
     if content is None:
         raise RefusedError("what it loads cannot be read")

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
+from bartizan.lifecycle.develop.scan.pickle.values import DictSymbol
 
 if TYPE_CHECKING:
     from bartizan.lifecycle.develop.scan.pickle.machine import Machine
+    from bartizan.lifecycle.develop.scan.pickle.shapes import Shape
 
 NUMBERS_START = frozenset({*op.FIXED, op.LONG1})
 """Opcodes that a run of numbers can begin with."""
@@ -54,7 +56,7 @@ def _between(wanted: bytes) -> re.Pattern[bytes]:
 class Run:
     """Items from ``start`` to ``end`` of which nothing is kept."""
 
-    __slots__ = ("_calls", "_count", "_entries", "end", "fetched", "first", "items", "machine", "memoised", "start")
+    __slots__ = ("_calls", "_count", "_entries", "end", "fetched", "first", "is_listed", "items", "machine", "memoised", "shape", "start")
 
     def __init__(self, machine: Machine, start: int, end: int) -> None:
         self.machine = machine
@@ -64,10 +66,14 @@ class Run:
         """What it may fetch, by memo index."""
         self.first = 0
         """Memo index that its first entry got, where it says so itself (below protocol 4)."""
+        self.is_listed = False
+        """Whether its items are those of a list, which are no states of anything."""
         self.items: list[Any] | None = None
         """What it pushes, once worked out."""
         self.memoised: list[Any] = []
         """What it adds to the memo, once worked out."""
+        self.shape: Shape | None = None
+        """What it was matched with."""
         self._count: int | None = None
         self._entries: int | None = 0
         self._calls: int | None = 0
@@ -94,6 +100,13 @@ class Run:
             self.machine.work_out(self)
         return self.items or []
 
+    def drop_constants(self) -> None:
+        """See ``DictSymbol.drop_constants``: its items are handed to a list."""
+        self.is_listed = True
+        for item in self.items or ():
+            if item.__class__ is DictSymbol:
+                item.drop_constants()
+
     def count(self) -> int:
         """Number of symbols that it pushes."""
         if self._count is None:
@@ -109,7 +122,8 @@ class Run:
     def calls(self) -> int:
         """Number of calls in it."""
         if self._calls is None:
-            self._calls = self._occurrences(b"\x81R")
+            counted = self.shape.count_calls(self.machine.data, self.start, self.end) if self.shape is not None else None
+            self._calls = self._occurrences(b"\x81R") if counted is None else counted
         return self._calls
 
     def indexes(self) -> list[bytes]:

@@ -28,6 +28,9 @@ SCRIPT_CLASS = Entry(Use.CALL | Use.NEW | Use.BUILD | Use.ITEMS)
 
 LONGEST_NAME = 4096
 
+UNFORESEEN = (AttributeError, IndexError, KeyError, TypeError)
+"""What a rule raises over symbols of a kind that it did not think of: then it refuses."""
+
 
 class Issue(NamedTuple):
     """One rule that fired, before it becomes a finding."""
@@ -180,6 +183,9 @@ class Judge:
         except RefusedError as refused:
             self._refuse_arguments(callee, args, str(refused), offset)
             return None
+        except UNFORESEEN:
+            self._refuse_arguments(callee, args, "they have a shape that nobody foresaw", offset)
+            return None
 
     def _refuse_arguments(self, callee: Name, args: Symbol, why: str, offset: int) -> None:
         self.report("pickle/refused-argument", f"{self._shown(callee, args)}: {why}", offset)
@@ -250,10 +256,15 @@ class Judge:
         elif handed := self.handed_on(state):
             self.report("pickle/refused-state", f"state of {subject}: {handed} is kept for a later call", offset)
         elif subject.state_rule:
-            try:
-                STATE_RULES[subject.state_rule](self.reader, target, state)
-            except RefusedError as refused:
-                self.report("pickle/refused-state", f"state of {subject}: {refused}", offset)
+            self._judge_state(subject, target, state, offset)
+
+    def _judge_state(self, subject: Name, target: Call, state: Symbol, offset: int) -> None:
+        try:
+            STATE_RULES[subject.state_rule](self.reader, target, state)
+        except RefusedError as refused:
+            self.report("pickle/refused-state", f"state of {subject}: {refused}", offset)
+        except UNFORESEEN:
+            self.report("pickle/refused-state", f"state of {subject} has a shape that nobody foresaw", offset)
 
     def handed_on(self, state: Symbol) -> Name | None:
         """A callable in a state, or in a container of it, whose arguments could not be judged when it is called."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 from bartizan.lifecycle.develop.scan.pickle.machine import CHUNK, Machine
-from bartizan.lifecycle.develop.scan.pickle.shapes import CUT_OFF, MANY_ITEMS, Learner, Shape
+from bartizan.lifecycle.develop.scan.pickle.shapes import CUT_OFF, MANY, Learner, Shape
 
 FIRST = 512
 """Opcodes before the first shape is learnt, and between two rounds of tries."""
-TRIES = 48
+TRIES = 40
 """Single opcodes after a leap, each followed by a try."""
 FEWEST = 4
 """Items that are worth a leap."""
@@ -44,6 +44,8 @@ class Leaper:
         """Offset from which on the next lesson may be."""
         self.learnt_at = 0
         """Opcodes that had been carried out at the last lesson."""
+        self.wanted = FIRST
+        """Opcodes that have to be carried out one by one before the next lesson."""
         self.credit = CREDIT
 
     def forget(self) -> None:
@@ -55,7 +57,7 @@ class Leaper:
         """Leap if that is possible here; returns how many opcodes to carry out until the next call."""
         if self.shape is not None and self.credit > 0:
             if self._leap(machine, self.shape):
-                self.tries = TRIES
+                self.tries = TRIES + 8 * self.shape.opcodes
                 self.stride = FIRST
                 self.credit = min(self.credit + 2 * TRIES, MOST_CREDIT)
                 return 1
@@ -63,7 +65,7 @@ class Leaper:
             if self.tries > 0:
                 self.tries -= 1
                 return 1
-        is_due = machine.pos >= self.due and machine.opcodes - self.learnt_at >= FIRST
+        is_due = machine.pos >= self.due and machine.opcodes - self.learnt_at >= self.wanted
         if is_due and self.lessons < MOST_LESSONS and not machine.sparse:
             self._learn(machine)
             return 1
@@ -78,6 +80,8 @@ class Leaper:
         found = self.learner.learn(machine.pos)
         if found is not None and (self.shape is None or found.source != self.shape.source):
             self.shape = found
+        else:
+            self.wanted *= 2
         self.credit = max(self.credit, CREDIT)
         self.tries = TRIES
 
@@ -94,9 +98,9 @@ class Leaper:
         at = start
         while (match := many(data, at)) is not None:
             ends = [at]
-            count += MANY_ITEMS
+            count += MANY
             at = match.end()
-        count -= MANY_ITEMS if count else 0
+        count -= MANY if count else 0
         at = ends[0]
         while (match := one(data, at)) is not None:
             at = match.end()
@@ -113,7 +117,8 @@ class Leaper:
         run.fetched = shape.fetched
         entries = None if shape.entries is None else count * shape.entries
         calls = None if shape.calls is None else count * shape.calls
-        run.known(count, entries, calls)
+        run.known(count * shape.items, entries, calls)
+        run.shape = shape
         if shape.has_puts and not self._numbers_itself_well(machine, run):
             return False
         machine.step_over(run, shares=count if shape.shares else 0)

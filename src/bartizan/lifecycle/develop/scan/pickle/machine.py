@@ -219,6 +219,7 @@ class Machine:
                     pos += size
                 elif opcode == MEMOIZE:
                     if self.sparse:
+                        self.pos = pos
                         self.put(self.filled())
                     else:
                         memoize(stack[-1])
@@ -344,6 +345,8 @@ class Machine:
                 if self.meter.opcodes <= 0:
                     raise LimitError(f"more than {self.limits.opcodes} opcodes")
         run.items, run.memoised = inner.stack, memo.added
+        if run.is_listed:
+            run.drop_constants()
         self.nodes += inner.nodes
         self.unfolded += len(memo.added)
         self._check_limits()

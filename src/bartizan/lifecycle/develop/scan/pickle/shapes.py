@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
@@ -43,13 +43,13 @@ LONGEST_BYTES = 15
 MOST_FETCHED = 64
 CUT_OFF = 3
 """Items at the end of what was read that may be the beginning of a longer one."""
-MANY_ITEMS = 32
-"""Items that are matched in one go."""
+MANY = 32
+"""Matches in one go."""
 LOOSE = ((b"*", 0),)
 
 Match = Callable[[Buffer, int], re.Match[bytes] | None]
 
-MANY = {b"e": op.EMPTY_LIST, b"u": op.EMPTY_DICT, b"\x90": op.EMPTY_SET}
+TAKES_ALL = {b"e": op.EMPTY_LIST, b"u": op.EMPTY_DICT, b"\x90": op.EMPTY_SET}
 FILLS = {
     op.EMPTY_LIST: frozenset({b"e", b"a"}),
     op.EMPTY_DICT: frozenset({b"u", b"s"}),
@@ -134,17 +134,36 @@ class Place:
         for key, parts in [(key, self.forms.pop(key)) for key in strict]:
             self._take(key, parts)
 
+    def kinds(self) -> list[tuple[int, int]]:
+        """Of what kind the items are, roughly."""
+        found = [(kind, -1) for kind, _ in self.texts] + [(key.opcode, key.before) for key in self.forms]
+        return [*found, (-1, -1)] if self.fetched else found
+
+    def is_empty(self) -> bool:
+        """Whether nothing was seen."""
+        return not (self.texts or self.fetched or self.forms)
+
     def size(self) -> int:
         """Places in it, itself included."""
         return 1 + sum(part.size() for parts in self.forms.values() for part in parts)
 
     def pattern(self) -> bytes:
         """The regular expression of what was seen here."""
-        forms = sorted(self.forms.items(), key=lambda form: -form[0].before)
+        forms = sorted(self.forms.items(), key=lambda form: (not form[0].callee, -form[0].before))
         found = [_form_pattern(key, parts) for key, parts in forms]
         found += [_fetch_pattern(self.fetched)] if self.fetched else []
         found += [_constant_pattern(*kind, length) for kind, length in sorted(self.texts.items())]
         return b"(?>" + b"|".join(found) + b")"
+
+    def callers(self) -> tuple[bytes, int | None]:
+        """The regular expression of the items that are the result of a call, and how many calls are in each."""
+        calling = Place()
+        calling.forms = {key: parts for key, parts in self.forms.items() if key.callee}
+        others = Place()
+        others.forms = {key: parts for key, parts in self.forms.items() if not key.callee}
+        if not calling.forms or (others.forms and others.calls() != 0):
+            return b"", None
+        return calling.pattern(), calling.calls()
 
     def entries(self) -> int | None:
         """Memo entries that an item of this shape adds; None when they differ."""
@@ -182,18 +201,18 @@ def _form_pattern(key: Key, parts: list[Place]) -> bytes:
     out = marked + re.escape(key.callee) + before + made
     at = key.before
     for fill, count in key.fills:
-        mark = rb"\(" if fill in MANY else b""
+        mark = rb"\(" if fill in TAKES_ALL else b""
         out += mark + b"".join(patterns[at : at + count]) + re.escape(fill)
         at += count
     return out
 
 
 def _loose_pattern(opcode: int, parts: list[Place]) -> bytes:
-    if not all(part.texts or part.fetched or part.forms for part in parts):
+    if any(part.is_empty() for part in parts):
         return b""
     item = b"".join(part.pattern() for part in parts)
     one = {op.EMPTY_LIST: b"|" + item + b"a", op.EMPTY_DICT: b"|" + item + b"s"}.get(opcode, b"")
-    many = next(fill for fill, made in MANY.items() if made == opcode)
+    many = next(fill for fill, made in TAKES_ALL.items() if made == opcode)
     return rb"(?>\((?:" + item + rb"){1,1000}+" + re.escape(many) + one + rb"){0,64}+"
 
 
@@ -221,28 +240,52 @@ def _constant_pattern(kind: int, memo: str, longest: int) -> bytes:
 
 
 class Shape:
-    """What items look like, as a regular expression."""
+    """What items look like, as a regular expression: one after another, or two kinds in turn."""
 
-    def __init__(self, place: Place, fetched: dict[int, Symbol]) -> None:
-        self.source = place.pattern()
-        self.entries = place.entries()
-        """Memo entries for each item; None when they differ."""
-        self.calls = place.calls()
-        """Calls in each item; None when they differ."""
+    def __init__(self, places: list[Place], fetched: dict[int, Symbol]) -> None:
+        self.source = b"".join(place.pattern() for place in places)
+        self.items = len(places)
+        """How many items one match is."""
+        self.entries = _sum(place.entries() for place in places)
+        """Memo entries for each match; None when they differ."""
+        self.calls = _sum(place.calls() for place in places)
+        """Calls in each match; None when they differ."""
         self.has_puts = _PUT in self.source
         self.fetched = fetched
         self.shares = any(value.__class__ not in {int, Name} for value in fetched.values())
         """Whether something is fetched that may hold something."""
+        self.opcodes = sum(place.size() for place in places)
+        """About as many opcodes are in each."""
+        self._callers = places[0].callers() if len(places) == 1 else (b"", None)
 
     @functools.cached_property
     def one(self) -> Match:
-        """Matches one item."""
+        """Matches one."""
         return re.compile(b"(?s)" + self.source).match
 
     @functools.cached_property
     def many(self) -> Match:
-        """Matches ``MANY_ITEMS`` items."""
-        return re.compile(b"(?s)(?:" + self.source + b"){%d}+" % MANY_ITEMS).match
+        """Matches ``MANY`` of them."""
+        return re.compile(b"(?s)(?:" + self.source + b"){%d}+" % MANY).match
+
+    @functools.cached_property
+    def _calling(self) -> re.Pattern[bytes]:
+        pattern = self._callers[0]
+        return re.compile(b"(?s)(?:(?!" + pattern + b")" + self.source + b")*+" + pattern + b"()")
+
+    def count_calls(self, data: Buffer, start: int, end: int) -> int | None:
+        """Calls in matches of this shape from ``start`` to ``end``, where each caller has as many as the next."""
+        pattern, calls = self._callers
+        return len(self._calling.findall(data, start, end)) * calls if pattern and calls is not None else None
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
 
 
 class Learner:
@@ -251,14 +294,15 @@ class Learner:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.data = machine.data
-        self.place = Place()
+        self.places = [Place()]
+        """What was learnt: of all items alike, or of two kinds that take turns."""
         self.fetched: dict[int, Symbol] = {}
         self.stack: list[Place | None] = []
         self.marks: list[int] = []
 
     def forget(self) -> None:
         """Begin anew."""
-        self.place, self.fetched = Place(), {}
+        self.places, self.fetched = [Place()], {}
 
     def learn(self, pos: int) -> Shape | None:
         """The shape of the items around ``pos`` and of those learnt from before; None when there is none."""
@@ -271,12 +315,27 @@ class Learner:
                 pos = after
         except (IndexError, struct.error):
             pass
-        for item in self._items():
-            self.place.merge(item)
-        if self.place.size() > MOST_PLACES or len(self.fetched) > MOST_FETCHED:
+        self._take_in(self._items())
+        if sum(place.size() for place in self.places) > MOST_PLACES or len(self.fetched) > MOST_FETCHED:
             self.forget()
-        place = self.place
-        return Shape(place, dict(self.fetched)) if place.texts or place.fetched or place.forms else None
+        return None if any(place.is_empty() for place in self.places) else Shape(self.places, dict(self.fetched))
+
+    def _take_in(self, items: list[Place | None]) -> None:
+        """Add items to what was learnt."""
+        known = [item for item in items if item is not None]
+        turns = [[item for item in items[start::2] if item is not None] for start in (0, 1)]
+        kinds = [{kind for item in turn for kind in item.kinds()} for turn in turns]
+        takes_turns = bool(kinds[0]) and bool(kinds[1]) and not kinds[0] & kinds[1]
+        if takes_turns and _is_rather_key(turns[1]) > _is_rather_key(turns[0]):
+            turns, kinds = turns[::-1], kinds[::-1]
+        if takes_turns and self.places[0].is_empty():
+            self.places = [Place(), Place()]
+        is_like = not any(kinds[1 - number] & set(place.kinds()) for number, place in enumerate(self.places))
+        if len(self.places) == 2 and not (takes_turns and is_like):  # noqa: PLR2004 -- of two kinds
+            self.places[0].merge(self.places.pop())
+        for place, members in zip(self.places, turns if len(self.places) == 2 else [known], strict=True):  # noqa: PLR2004
+            for item in members:
+                place.merge(item)
 
     def _items(self) -> list[Place]:
         """Whole items: those of the level on which there are most."""
@@ -438,6 +497,12 @@ class Learner:
         if name.__class__ is not Name or is_built or name.state_rule:
             return False
         return bool(name.uses & (Use.BUILD if fill == b"b" else Use.ITEMS))
+
+
+def _is_rather_key(items: list[Place]) -> tuple[bool, bool]:
+    """How much items look like the keys of a dict and not like its values: constants, and of those texts."""
+    is_constant = not any(item.forms for item in items)
+    return is_constant, is_constant and any(kind in _WIDTH for item in items for kind, _ in item.texts)
 
 
 def _may_be_fetched(value: Symbol) -> bool:

@@ -192,7 +192,7 @@ def _extend(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> 
     if target.__class__ is ListSymbol:
         target.add(items)
         for item in items:
-            if item.__class__ is DictSymbol:
+            if item.__class__ is DictSymbol or item.__class__ is Run:
                 item.drop_constants()
     else:
         _grow(machine, target, items, pos)

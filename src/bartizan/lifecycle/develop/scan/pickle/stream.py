@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bartizan.lifecycle.develop.scan.limits import Meter
+from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
-from bartizan.lifecycle.develop.scan.pickle.joblib import ArrayReader
+from bartizan.lifecycle.develop.scan.pickle.joblib import COMPANIONS, WRAPPERS, ArrayReader
 from bartizan.lifecycle.develop.scan.pickle.judge import Issue, Judge, Persistent
+from bartizan.lifecycle.develop.scan.pickle.leap import Leaper
 from bartizan.lifecycle.develop.scan.pickle.machine import CHUNK, BuildHook, Machine
 from bartizan.lifecycle.develop.scan.pickle.policy import load_policy
 from bartizan.lifecycle.develop.scan.pickle.steps import STEPS
@@ -69,7 +70,7 @@ def walk(data: Buffer, start: int, meter: Meter, *, torch: bool = False, with_ar
     nested_opcodes = [0]
 
     def walk_nested(pos: int) -> int:
-        inner = Machine(data, judge, meter, STEPS)
+        inner = _machine(data, judge, meter)
         after = inner.run(pos)
         nested_opcodes[0] += inner.opcodes
         if inner.ended != "stop":
@@ -90,7 +91,7 @@ def walk_sharing(data: Buffer, start: int, meter: Meter, before: Machine) -> Wal
     ``MEMOIZE`` adds therefore have other numbers, and what is fetched from the memo may be something else.
     """
     judge = Judge(data, load_policy(), meter.limits)
-    machine = Machine(data, judge, meter, STEPS)
+    machine = _machine(data, judge, meter)
     machine.inherit(before)
     machine.run(start)
     return _walked(start, machine, judge, 0)
@@ -98,6 +99,7 @@ def walk_sharing(data: Buffer, start: int, meter: Meter, before: Machine) -> Wal
 
 def _walked(start: int, machine: Machine, judge: Judge, nested_opcodes: int) -> Walk:
     judge.finish()
+    machine.count_calls()
     return Walk(
         start=start,
         end=machine.pos,
@@ -118,10 +120,20 @@ def _walked(start: int, machine: Machine, judge: Judge, nested_opcodes: int) -> 
 
 
 def _run(data: Buffer, start: int, meter: Meter, judge: Judge, hook: BuildHook | None) -> Machine:
-    machine = Machine(data, judge, meter, STEPS, hook)
+    machine = _machine(data, judge, meter, hook)
     machine.run(start)
     if machine.ended == "stop":
-        _judge_shape(machine)
+        try:
+            _judge_shape(machine)
+        except LimitError as limit:
+            machine.ended, machine.why = "limit", str(limit)
+    return machine
+
+
+def _machine(data: Buffer, judge: Judge, meter: Meter, hook: BuildHook | None = None) -> Machine:
+    machine = Machine(data, judge, meter, STEPS, hook)
+    machine.watched = WRAPPERS | COMPANIONS if hook is not None else frozenset()
+    machine.leaper = Leaper(machine)
     return machine
 
 
@@ -143,9 +155,12 @@ def _judge_shape(machine: Machine) -> None:
     may_be_deep = machine.height + machine.wraps + machine.shares + CHUNK > DEEP
     if machine.nodes < SHARES_WORTH_MEASURING or not (may_be_deep or machine.shares >= SHARES_WORTH_MEASURING):
         return
+    limit = max(LARGE, (machine.pos - machine.start) ** 2)
     depth, leaves = measure(machine.stack[-1])
+    if depth > DEEP or leaves > limit:
+        depth, leaves = measure(machine.stack[-1], exactly=True)
     if depth > DEEP:
         machine.judge.report("pickle/deep-nesting", f"containers are nested {depth} deep", machine.start)
-    if leaves > max(LARGE, (machine.pos - machine.start) ** 2):
+    if leaves > limit:
         size = f"{leaves:.1e}" if leaves < 1 << 80 else "more than 1e24"
         machine.judge.report("pickle/sharing", f"shared containers unfold to {size} items", machine.start)
