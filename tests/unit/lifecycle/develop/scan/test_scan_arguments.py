@@ -235,3 +235,11 @@ def test_a_stored_model_in_a_stream_that_is_no_stream_is_refused():
     report = scan_bytes(data, "model.pkl")
     assert report.verdict is Verdict.DANGEROUS
     assert "pickle/refused-argument" in {finding.rule for finding in report.findings}
+
+
+def test_many_lesser_findings_do_not_hide_a_dangerous_one():
+    classes = b"".join(b"\x8c\x06ourlib\x8c\x04C%03d\x93)\x810" % number for number in range(500))
+    report = scan_bytes(b"\x80\x04" + classes + b"\x8c\x05posix\x8c\x06system\x93\x8c\x02id\x85R.", "model.pkl")
+    assert report.verdict is Verdict.DANGEROUS
+    assert any("posix.system" in finding.detail for finding in report.findings)
+    assert len(report.findings) <= Limits().findings

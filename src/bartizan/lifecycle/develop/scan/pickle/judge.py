@@ -15,6 +15,8 @@ from bartizan.lifecycle.develop.scan.pickle.policy import Policy, is_torch_scrip
 from bartizan.lifecycle.develop.scan.pickle.reading import Reader
 from bartizan.lifecycle.develop.scan.pickle.states import STATE_RULES, RefusedError
 from bartizan.lifecycle.develop.scan.pickle.values import Call, DictSymbol, Entry, ListSymbol, Name, Symbol, Use
+from bartizan.lifecycle.develop.scan.rules.pickle import RULES
+from bartizan.lifecycle.develop.scan.verdict import Verdict
 
 FETCHING = frozenset({"getattr", "ufunc"})
 """Rules of callables that return something importable rather than an instance."""
@@ -28,6 +30,7 @@ SCRIPT_CLASS = Entry(Use.CALL | Use.NEW | Use.BUILD | Use.ITEMS)
 
 LONGEST_NAME = 4096
 
+DANGEROUS = frozenset(rule.id for rule in RULES if rule.verdict is Verdict.DANGEROUS)
 UNFORESEEN = (AttributeError, IndexError, KeyError, TypeError)
 """What a rule raises over symbols of a kind that it did not think of: then it refuses."""
 
@@ -62,6 +65,8 @@ class Judge:
         """Whether opcodes are read that were written as array bytes or as a pickle of their own."""
         self.most_issues = limits.findings
         self.issues: list[Issue] = []
+        self._mild = 0
+        """How many of them are not dangerous."""
         self.dropped = 0
         """Issues beyond ``most_issues``."""
         self.loaded: set[Symbol] = set()
@@ -75,12 +80,19 @@ class Judge:
         """Large containers that were looked through, by identity."""
 
     def report(self, rule: str, detail: str, offset: int) -> None:
-        """Note that a rule fired; the same rule with the same detail is noted once."""
+        """Note that a rule fired; the same rule with the same detail is noted once.
+
+        Where no more are kept, what is dangerous takes the place of something that is not.
+        """
         if (rule, detail) in self._seen:
             return
         if len(self.issues) >= self.most_issues:
             self.dropped += 1
-            return
+            if rule not in DANGEROUS or not self._mild:
+                return
+            self.issues.pop(next(at for at, issue in enumerate(self.issues) if issue.rule not in DANGEROUS))
+            self._mild -= 1
+        self._mild += rule not in DANGEROUS
         self._seen.add((rule, detail))
         self.issues.append(Issue(rule, detail, offset))
 
