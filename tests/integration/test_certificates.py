@@ -284,3 +284,27 @@ def test_hostile_certificates_end_in_an_error_of_ours(example, at, bits, cut):
 def test_bundles_without_certificates_are_refused(material):
     with pytest.raises(BartizanError):
         holder_of(material, [Authority().root], NOW)
+
+
+@pytest.mark.parametrize(
+    ("purposes", "accepted"),
+    [
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.CODE_SIGNING], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+    ],
+)
+def test_an_authority_for_web_servers_vouches_for_no_code(tmp_path, purposes, accepted):
+    authority = Authority()
+    below = (authority.root, authority.root_key)
+    middle = issue("Middle", authority.middle_key, by=below, authority=True, length=0, purposes=purposes)
+    (tmp_path / "weights").write_bytes(b"x")
+    manifest = LocalFiles().manifest(tmp_path / "weights")
+    signer = keys.PrivateKeySigner(authority.key)
+    body, _ = sign_manifest("weights", manifest, signer)
+    bundle = certificate_bundle(body, signer.public_pem, [authority.leaf, middle])
+    if accepted:
+        assert "ml@hospital.example" in holder_of(bundle, [authority.root], NOW).names
+        return
+    with pytest.raises(TrustError, match="does not lead to a trusted root"):
+        holder_of(bundle, [authority.root], NOW)

@@ -18,6 +18,7 @@ from securesystemslib.signer import SSlibKey
 from bartizan.cli.main import run
 from bartizan.core import envelope, keys
 from bartizan.core.errors import InputError, SandboxError
+from bartizan.lifecycle.develop.sign import sign_manifest
 from bartizan.stores import landlock
 from bartizan.wiring import recording, surroundings, updating
 from bartizan.wiring.recording import Asked, record
@@ -564,3 +565,64 @@ def test_packages_that_nobody_could_use_are_not_made(ask, place, words):
 def test_the_command_line_is_left_as_it_is(place):
     assert run(["-C", str(place), "record", "-o", "x", "--", "/bin/sh", "-c", "echo $0 $1 > x", "--key", "-i"]) == 0
     assert (place / "x").read_text() == "--key -i\n"
+
+
+# ---- what statements must not be made to say
+
+
+@needs_landlock
+@pytest.mark.parametrize("way", ["mv secret.csv out.csv", "ln secret.csv out.csv", "mv secret.csv a; mv a out.csv"])
+def test_in_strict_mode_a_file_that_lay_there_is_not_made_by_renaming_it(ask, place, way):
+    (place / "secret.csv").write_text("1,2\n")
+    code, _, errors = ask("record", "--strict", "-i", "dataset:train", "-o", "out.csv", "--", "/bin/sh", "-c", way)
+    assert (code, "was not made by the command" in errors) == (2, True)
+
+
+@needs_landlock
+def test_in_strict_mode_a_folder_that_lay_there_is_not_made_by_renaming_it(ask, place):
+    (place / "hidden").mkdir()
+    (place / "hidden" / "rows.csv").write_text("1,2\n")
+    code, _, errors = ask("record", "--strict", "-o", "out", "--", "/bin/mv", "hidden", "out")
+    assert (code, "was not made by the command" in errors) == (2, True)
+
+
+@needs_landlock
+def test_in_strict_mode_a_result_may_be_written_and_then_put_in_place(ask, place):
+    done = shell(ask, "cat data/train.csv > new.part; mv new.part new.csv", "--strict", "-i", "data", "-o", "new.csv")
+    assert done["buildDefinition"]["externalParameters"]["strict"] is True
+
+
+def test_two_inputs_of_one_name_are_not_recorded_as_one(ask, place, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.csv").write_text(name)
+    inputs = ("-i", str(tmp_path / "one/rows.csv"), "-i", str(tmp_path / "two/rows.csv"))
+    code, _, errors = ask("record", *inputs, "-o", "out", "--", "/bin/sh", "-c", "echo > out")
+    assert (code, "two inputs are called rows.csv" in errors) == (2, True)
+    twice = ("-i", str(tmp_path / "one/rows.csv")) * 2
+    assert ask("record", *twice, "-o", "out", "--", "/bin/sh", "-c", "echo > out")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [{"name": "model:tumour", "path": "content/model", "digest": "0" * 64}],
+        [{"name": "prompt.txt", "path": "content/none", "digest": "0" * 64}],
+        [{"name": "update", "path": "content/prompt.txt", "digest": ""}],
+        [{"name": "update:other:place", "path": "content/prompt.txt", "digest": ""}],
+        [{"name": "p", "path": "content/prompt.txt", "digest": ""}] * 2,
+    ],
+    ids=["other bytes", "nothing", "the update", "another place", "twice"],
+)
+def test_a_signed_label_cannot_say_what_is_not_in_the_package(ask, place, packed, contents):
+    """The deployment statement repeats the label, so whoever packs could have anything called deployed."""
+    space = Workspace(place)
+    digest = space.files.digest(packed / "content/prompt.txt")
+    label = json.loads((packed / updating.LABEL).read_bytes())
+    label["contents"] = [each | ({} if each["digest"] else {"digest": digest}) for each in contents]
+    (packed / updating.LABEL).write_text(json.dumps(label))
+    (packed / updating.SIGNATURE).unlink()
+    _, bundle = sign_manifest("tumour-triage", space.files.manifest(packed), space.signer("service"))
+    (packed / updating.SIGNATURE).write_bytes(bundle)
+    code, done = activate(ask, "update-5")
+    assert (code, done["deployment"], done["rules"]["files"], done["rules"]["product"]) == (1, None, "met", "unmet")

@@ -9,6 +9,9 @@ from importlib import metadata
 import pytest
 
 from bartizan.cli.main import run
+from bartizan.core import keys, predicates
+from bartizan.core.statement import make
+from bartizan.wiring.workspace import Workspace
 from fixtures.advisories import GHSA, about, export
 
 NUMPY = metadata.version("numpy")
@@ -127,3 +130,23 @@ def test_a_new_advisory_on_a_bill_that_is_in_use_opens_one_record(folder, ask_in
 def test_help_has_examples(capsys):
     assert run(["vulns", "--help"]) == 0
     assert "pypi-all.zip" in capsys.readouterr().out
+
+
+def test_what_nobody_trusted_says_hides_no_vulnerability(folder, ask_in, database):
+    """Anybody may hand statements to a shared ledger: an empty bill, or the news that something is known already."""
+    space = Workspace(folder)
+    stranger = keys.PrivateKeySigner(keys.generate())
+    (system,) = space.system().of_kind("system")
+    empty = {"bomFormat": "CycloneDX", "specVersion": "1.7", "version": 1, "components": []}
+    known = predicates.Incident(
+        kind="vulnerability",
+        state="closed",
+        severity="low",
+        summary="known",
+        details={"id": "CVE-2026-33333", "package": "numpy", "version": NUMPY},
+    )
+    for kind, said in ((predicates.BOM, empty), (predicates.INCIDENT, known)):
+        space.publish(make(kind, system, said), stranger)
+    code, out, _ = ask_in(folder, "vulns", "watch", "--osv-db", str(database), "--json")
+    assert (code, [each["id"] for each in json.loads(out)["opened"]]) == (1, ["CVE-2026-33333"])
+    space.close()

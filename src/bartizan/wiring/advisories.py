@@ -11,6 +11,7 @@ import msgspec
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, canonical_json
 from bartizan.core.errors import InputError
+from bartizan.core.evidence import Standing
 from bartizan.core.finding import Severity
 from bartizan.core.statement import make
 from bartizan.core.system import System
@@ -93,7 +94,7 @@ def watch(workspace: Workspace, index: Index, said: Sequence[Said], *, now: date
     A record is an ``incident`` statement of kind ``vulnerability``; the same one is opened once.
     """
     system = workspace.system()
-    stated = stated_bills(workspace)
+    stated = [each for each in stated_bills(workspace) if each[0].standing is not Standing.REVOKED]
     if not stated:
         raise InputError("no bill of materials is in the ledger", remedy="run `bartizan bom --sign service` first.")
     item, bill = stated[-1]
@@ -149,7 +150,11 @@ def _recorded(workspace: Workspace, system: System) -> set[tuple[str, str, str]]
     """Vulnerabilities for which somebody trusted opened a record before, whatever became of it."""
     found = set()
     for item in situation(workspace, system).evidence:
-        if item.statement is None or item.statement.predicate_type != predicates.INCIDENT or item.standing in UNHEARD:
+        if (
+            item.statement is None
+            or item.statement.predicate_type != predicates.INCIDENT
+            or item.standing in {*UNHEARD, Standing.REVOKED}
+        ):
             continue
         said = item.statement.read()
         if said.kind == KIND:

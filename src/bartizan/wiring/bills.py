@@ -27,7 +27,8 @@ from bartizan.wiring.workspace import Workspace
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 LARGEST_LOCK = 16 << 20
-UNHEARD = frozenset({Standing.UNTRUSTED, Standing.INVALID, Standing.REPEATED, Standing.REVOKED})
+UNHEARD = frozenset({Standing.UNTRUSTED, Standing.INVALID, Standing.REPEATED})
+"""What nobody said who may. A withdrawn bill is still shown, with its standing: it says what may be in use."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):

@@ -236,13 +236,13 @@ class Intake:
         if case.kind == "model" and case.samples is not None and scanned:
             self._samples(case, artefact, case.samples)
         result, evidence = self._judge(case, artefact)
-        if result.passed and not self.is_in_place(case):
+        if result.passed and not (case.state == "admitted" and self.is_in_place(case)):
             case = self._admit(case, artefact, result, into)
         return Progress(case=case, result=result, scan=_said_of_scan(evidence))
 
     def is_in_place(self, case: Case) -> bool:
-        """Whether it was let in, and lies where it was put, unaltered."""
-        if case.state != "admitted" or not case.admitted_to:
+        """Whether what was let in lies where it was put, unaltered."""
+        if not case.admitted_to:
             return False
         place = self.workspace.folder / case.admitted_to
         return os.path.lexists(place) and self.workspace.files.digest(place) == case.digest

@@ -277,6 +277,8 @@ class Gateway:
                 interface="asgi3",
                 lifespan="off",
                 ws="none",
+                # uvicorn's own configuration would close the handlers of everybody else in the process
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan.core.errors import InputError
-from bartizan.core.finding import Severity
+from bartizan.core.finding import Finding, Severity
 from bartizan.core.system import Claim, Environment
 from bartizan.lifecycle.develop.environment.claims import claims
 from bartizan.lifecycle.develop.environment.forge import read_protection
@@ -25,6 +25,7 @@ from bartizan.lifecycle.develop.environment.permissions import Place, is_encrypt
 from bartizan.lifecycle.develop.environment.ports import parse_table, ports
 from bartizan.lifecycle.develop.environment.repository import Repository, judge, read_repository
 from bartizan.lifecycle.develop.environment.runtime import hashes, interpreter, pins
+from bartizan.lifecycle.develop.environment.tested import answer
 from bartizan.lifecycle.develop.environment.variables import variables
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -380,3 +381,34 @@ def test_a_question_that_is_not_answered_any_more_is_no_pass(place, tmp_path):
 def test_what_is_no_baseline_is_refused(data):
     with pytest.raises(InputError, match="baseline"):
         read_baseline(data)
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "after"),
+    [
+        ("vulns/known", {"title": "numpy 1.2 has CVE-2025-1"}, {"title": "numpy 1.2 has CVE-2026-2"}),
+        ("secrets/password", {"detail": "begins with 'w', mark 1a"}, {"detail": "begins with 'w', mark 2b"}),
+        ("environment/action-not-pinned", {"detail": "good/action@v1"}, {"detail": "evil/action@v1"}),
+    ],
+)
+def test_a_baseline_hides_nothing_that_merely_resembles_what_it_accepts(place, rule, before, after):
+    def seen(**said):
+        finding = Finding(**({"rule": rule, "severity": Severity.HIGH, "title": "t", "where": "x"} | said))
+        return msgspec.structs.replace(look(place), tests=(answer("a", [finding]),))
+
+    baseline = seen(**before)
+    assert compare(seen(**before), baseline).open == ()
+    assert [each.rule for each in compare(seen(**after), baseline).open] == [rule]
+
+
+def test_a_count_that_moved_is_no_new_finding(place):
+    def seen(count):
+        title = f"{count} of the newest 100 commits carry no signature"
+        finding = Finding(rule="environment/unsigned-commits", severity=Severity.LOW, title=title, where="repository")
+        return msgspec.structs.replace(look(place), tests=(answer("a", [finding]),))
+
+    assert compare(seen(4), seen(3)).open == ()
+
+
+def test_a_comment_that_seems_to_go_on_hides_no_package():
+    assert hashes(b"# note \\\nx==1.0\n", "requirements.txt") == (1, ["x"])
