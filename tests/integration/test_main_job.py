@@ -56,6 +56,7 @@ def test_touching_one_byte_of_a_dataset_reruns_exactly_what_rests_on_it(project,
         # the quality of either split says what leaks into the other, and cards quote it
         *((check, f"dataset:{name}") for check in ("data.quality", "cards.data") for name in ("train", "holdout")),
         ("cards.model", "model:tumour"),
+        ("bom", "system:tumour-triage"),
         *((check, "model:tumour") for check in ATTACKS),
     }
     assert due == rests_on_it

@@ -118,6 +118,22 @@ REFUSED = {
     "dtype of an odd string": (calls("numpy", "dtype", text("f8,f8")), "no type string"),
     "array of two arguments": (calls("numpy.core.multiarray", "_reconstruct", NDARRAY, b"K\x00\x85"), "takes a class"),
     "masked array of two arguments": (calls("numpy.ma.core", "_mareconstruct", NDARRAY, NDARRAY), "two classes"),
+    "scalar of an object": (calls("numpy.core.multiarray", "scalar", OBJECT, CLASS), "is no object"),
+    "scalar of an object alone": (calls("numpy.core.multiarray", "scalar", OBJECT), "is no object"),
+    "scalar of no dtype": (calls("numpy.core.multiarray", "scalar", b"N", b"C\x08" + bytes(8)), "made by numpy.dtype"),
+    "scalar of too few bytes": (
+        calls("numpy.core.multiarray", "scalar", calls("numpy", "dtype", text("f8")), b"C\x04" + bytes(4)),
+        "not as many bytes",
+    ),
+    "many small allocations": (calls("builtins", "bytearray", b"J\0\0\0\x01") * 5, "allocates more"),
+    "arrays of many items": (
+        calls("numpy.core.multiarray", "_reconstruct", NDARRAY, b"J\0\0\x10\0\x85", text("V1000000")),
+        "allocates more",
+    ),
+    "array of an unknown type": (
+        calls("numpy.core.multiarray", "_reconstruct", NDARRAY, b"K\x01\x85", text("x")),
+        "no type string",
+    ),
     "buffer of nothing": (calls("numpy.core.numeric", "_frombuffer", b"C\x00"), "takes a buffer"),
     "buffer of no dtype": (
         calls("numpy.core.numeric", "_frombuffer", b"C\x00", b"N", b"K\x00\x85"),

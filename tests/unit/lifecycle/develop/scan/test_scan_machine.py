@@ -10,12 +10,11 @@ import pickletools
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan.lifecycle.develop.scan import scan_bytes
 from bartizan.lifecycle.develop.scan.limits import Limits, Meter
-from bartizan.lifecycle.develop.scan.pickle import machine as machine_module
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.judge import Judge
 from bartizan.lifecycle.develop.scan.pickle.machine import Machine
@@ -81,47 +80,22 @@ def test_plain_data_is_walked_to_its_end_without_a_finding(value, protocol):
     assert {str(name) for name in walked.judge.names.values()} <= allowed
 
 
-@settings(max_examples=60)
-@given(PLAIN, st.sampled_from([4, 5]))
-def test_skipping_runs_changes_nothing_but_the_speed(value, protocol):
-    shared = text("posix") if protocol == 4 else b"N"
-    data = pickle.dumps([value, value, [value]], protocol) + shared
-    skipping = run(data)
-    found = machine_module.find_run
-    try:
-        machine_module.find_run = lambda *_: None
-        stepping = run(data)
-    finally:
-        machine_module.find_run = found
-    skipping.settle()
-    assert skipping.pos == stepping.pos
-    assert skipping.frame_end == stepping.frame_end
-    assert len(skipping.memo) == len(stepping.memo)
-    constants = [
-        (here, there) for here, there in zip(skipping.memo, stepping.memo, strict=True) if isinstance(there, int)
-    ]
-    assert all(here == there for here, there in constants)
-    assert [type(here) for here in skipping.memo] == [type(there) for there in stepping.memo]
-
-
 def records(count):
     """Dicts that share their keys, each with a text of its own."""
     return [{"id": number, "tag": f"t{number}", "of": f"c{number % 7}"} for number in range(count)]
 
 
-def test_records_are_stepped_over_and_worked_out_alike(monkeypatch):
-    data = pickle.dumps(records(30_000), 4)[:-1] + b"h\x030."
-    skipping = run(data)
-    assert skipping.opcodes < 1000
-    assert skipping.records is not None
-    monkeypatch.setattr(machine_module, "find_run", lambda *_: None)
-    stepping = run(data)
-    skipping.settle()
-    assert (skipping.ended, skipping.pos, skipping.frame_end) == ("stop", stepping.pos, stepping.frame_end)
-    assert [type(each) for each in skipping.memo] == [type(each) for each in stepping.memo]
-    assert [each for each in skipping.memo if isinstance(each, int)] == [
-        each for each in stepping.memo if isinstance(each, int)
-    ]
+def fetch(index):
+    """Fetches a memo entry and drops it."""
+    return b"j" + struct.pack("<I", index) + b"0"
+
+
+def test_records_are_stepped_over():
+    data = pickle.dumps(records(30_000), 4)
+    walked = walk(data, 0, Meter(Limits()))
+    assert (walked.ended, walked.end) == ("stop", len(data))
+    assert walked.opcodes < 3000
+    assert not walked.issues
 
 
 def test_records_that_hold_more_than_constants_are_not_stepped_over():
@@ -132,8 +106,9 @@ def test_records_that_hold_more_than_constants_are_not_stepped_over():
 
 def test_millions_of_records_stay_within_the_limits():
     data = pickle.dumps([{"a": number} for number in range(3000)], 4)
-    assert run(data, Limits(nodes=1000)).ended == "stop"
-    assert run(data[:-1] + b"j\xa0\x0b\x00\x000.", Limits(nodes=1000)).ended == "limit"
+    meter = Meter(Limits(nodes=500))
+    assert walk(data, 0, meter).ended == "stop"
+    assert walk(data[:-1] + b"j\xa0\x0b\x00\x000.", 0, meter).ended == "limit"
 
 
 def test_memo_entries_of_a_skipped_run_are_found_when_they_are_needed():
@@ -325,14 +300,14 @@ def test_a_constant_that_would_exhaust_the_memory_is_told_from_one_that_was_cut_
 @pytest.mark.parametrize(
     ("limits", "data"),
     [
-        (Limits(opcodes=10_000), whole(b"N" * 50_000)),
+        (Limits(opcodes=10_000), whole(b"N0" * 25_000)),
         (Limits(memo=5_000), whole(b"N" + b"\x94" * 50_000)),
-        (Limits(stack=5_000), whole(b"N" * 50_000)),
+        (Limits(stack=5_000), whole(b"L1L\n" * 50_000)),
         (Limits(stack=5_000), whole(b"(" * 50_000 + b"N")),
-        (Limits(nodes=5_000), whole(b"]" * 50_000)),
+        (Limits(nodes=5_000), whole(b"]0" * 50_000)),
         (
             Limits(memo=5_000),
-            whole((b"](" + b"".join(text("a") + b"\x94" for _ in range(1000)) + b"e") * 9 + b"j\x00\x00\x10\x00"),
+            pickle.dumps(records(9000), 4)[:-1] + b"0" + b"".join(map(fetch, range(9, 9999, 99))) + b".",
         ),
         (Limits(reading=1000), whole(imports("operator", "itemgetter") + (b"0h\x00" * 3))),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bartizan.lifecycle.develop.scan.pickle.arrays import DtypeError, base_layout, layout_of, product
+from bartizan.lifecycle.develop.scan.pickle.arrays import DtypeError, base_layout, layout_of, parse_type, product
 from bartizan.lifecycle.develop.scan.pickle.states import RefusedError, is_plain_callable
 from bartizan.lifecycle.develop.scan.pickle.values import Call, ListSymbol, Name, Symbol, Use
 
@@ -88,6 +88,13 @@ def _attribute_names(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offs
     return callee
 
 
+def _allocate(judge: Judge, count: int) -> None:
+    """Charge what a call allocates from a mere number; all calls of a pickle share one budget."""
+    judge.allocated += count
+    if judge.allocated > MOST_ALLOCATED:
+        raise RefusedError("it allocates more than the file holds")
+
+
 def _count(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
     """``bytearray(n)`` and its kind: a number alone makes them allocate."""
     for item in args:
@@ -98,6 +105,8 @@ def _count(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -
             raise RefusedError(
                 "it allocates more than the file holds" if number else "what it allocates is only computed"
             )
+        if callee.name != "range":
+            _allocate(judge, max(number or 0, 0))
     return callee
 
 
@@ -301,7 +310,40 @@ def _reconstruct_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], of
     shape = judge.reader.numbers(args[1])
     if shape is None or product(shape) > MOST_ALLOCATED or any(side < 0 for side in shape):
         raise RefusedError("its shape is not that of an empty array")
+    if product(shape):
+        _allocate(judge, product(shape) * _item_size(judge, args[2]))
     return cls
+
+
+def _item_size(judge: Judge, kind: Symbol) -> int:
+    """Bytes of one item of a type that is given as text or as bytes."""
+    held = judge.reader.bytes_of(kind)
+    text = judge.reader.text(kind) if held is None else bytes(held[:16]).decode("latin-1")
+    try:
+        return max(parse_type(text or "").itemsize, 1)
+    except DtypeError as error:
+        raise RefusedError(str(error)) from error
+
+
+def _scalar(judge: Judge, callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
+    """``numpy.core.multiarray.scalar(dtype, bytes)``.
+
+    For a structure with objects in it the second is an array; for an object numpy takes whatever is there.
+    """
+    try:
+        layout = layout_of(judge.reader, args[0] if args else None)
+    except DtypeError as error:
+        raise RefusedError(f"its dtype: {error}") from error
+    if layout.has_object and base_layout(judge.reader, args[0].args).has_object:
+        raise RefusedError("a scalar is no object")
+    if layout.has_object:
+        subject = args[1].subject if len(args) == 2 and args[1].__class__ is Call else None  # noqa: PLR2004
+        if subject is None or not subject.listed or subject.name not in {"ndarray", "NumpyArrayWrapper"}:
+            raise RefusedError("its item is no array")
+        return callee
+    if len(args) != 2 or _held(judge, args[1]) != layout.itemsize:  # noqa: PLR2004 -- its signature
+        raise RefusedError("it has not as many bytes as its dtype says")
+    return callee
 
 
 def _buffer_array(judge: Judge, _callee: Name, args: tuple[Symbol, ...], _offset: int) -> Name | None:
@@ -363,6 +405,7 @@ ARGUMENT_RULES: dict[str, ArgumentRule] = {
     "pattern": _pattern,
     "dtype": _dtype,
     "reconstruct-array": _reconstruct_array,
+    "scalar": _scalar,
     "buffer-array": _buffer_array,
     "ufunc": _ufunc,
     "array": _array,

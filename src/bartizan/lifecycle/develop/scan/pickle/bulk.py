@@ -43,12 +43,13 @@ def _each_number() -> re.Pattern[bytes]:
 @functools.cache
 def _between(wanted: bytes) -> re.Pattern[bytes]:
     """Opcodes up to the next one that is ``wanted``, a set in the manner of a pattern; ``MARK`` to ``BUILD``."""
-    by_length = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(256))
-    by_long_length = b"|".join(re.escape(bytes([size, 0, 0, 0])) + b".{%d}" % size for size in range(256))
-    others = bytes(sorted(set(b"])}(eusabtlR\x81\x85\x86\x87\x8f\x90\x91\x94") - set(wanted)))
-    tokens = [_NUMBER, rb"[" + re.escape(others) + rb"]++", rb"[\x8cC\x8a](?>" + by_length + rb")"]
-    tokens += [rb"h.", rb"j.{4}", rb"X(?>" + by_long_length + rb")"]
-    tokens += [] if b"r" in wanted else [rb"r.{4}"]
+    sizes = [(size, b".{%d}" % size) for size in range(256)]
+    by_length = b"|".join(re.escape(bytes([size])) + content for size, content in sizes)
+    by_long_length = b"|".join(re.escape(bytes([size, 0, 0, 0])) + content for size, content in sizes)
+    others = bytes(sorted(set(b"])}(eusabtlR\x81\x85\x86\x87\x8f\x90\x91\x94N\x88\x89") - set(wanted)))
+    tokens = [rb"[" + re.escape(others) + rb"]", rb"h.", rb"K.", rb"M..", rb"J.{4}", rb"G.{8}", rb"j.{4}"]
+    tokens += [rb"[\x8cC\x8a](?>" + by_length + rb")", rb"X(?>" + by_long_length + rb")"]
+    tokens += [] if wanted == b"r" else [rb"r.{4}"]
     found = rb"r(.{4})" if wanted == b"r" else rb"([" + re.escape(wanted) + rb"])"
     return re.compile(rb"(?s)(?:" + rb"|".join(tokens) + rb")*+(?:" + found + rb"|\Z)")
 
@@ -56,7 +57,20 @@ def _between(wanted: bytes) -> re.Pattern[bytes]:
 class Run:
     """Items from ``start`` to ``end`` of which nothing is kept."""
 
-    __slots__ = ("_calls", "_count", "_entries", "end", "fetched", "first", "is_listed", "items", "machine", "memoised", "shape", "start")
+    __slots__ = (
+        "_calls",
+        "_count",
+        "_entries",
+        "end",
+        "fetched",
+        "first",
+        "is_listed",
+        "items",
+        "machine",
+        "memoised",
+        "shape",
+        "start",
+    )
 
     def __init__(self, machine: Machine, start: int, end: int) -> None:
         self.machine = machine
@@ -122,7 +136,9 @@ class Run:
     def calls(self) -> int:
         """Number of calls in it."""
         if self._calls is None:
-            counted = self.shape.count_calls(self.machine.data, self.start, self.end) if self.shape is not None else None
+            counted = (
+                self.shape.count_calls(self.machine.data, self.start, self.end) if self.shape is not None else None
+            )
             self._calls = self._occurrences(b"\x81R") if counted is None else counted
         return self._calls
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import mmap
 import struct
 import warnings
 
@@ -17,6 +18,13 @@ MAX_DIGITS = 4300
 """CPython's own bound on the digits of an integer in text."""
 
 _INTEGERS = {op.BININT1: "<B", op.BININT2: "<H", op.BININT: "<i"}
+
+
+def let_go(data: Buffer) -> None:
+    """Have the pages of a mapped file leave this process, which are read again when they are needed."""
+    mapped = data.obj if isinstance(data, memoryview) else None
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class BrokenPickleError(Exception):

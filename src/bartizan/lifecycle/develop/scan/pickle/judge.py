@@ -69,6 +69,8 @@ class Judge:
         """How many of them are not dangerous."""
         self.dropped = 0
         """Issues beyond ``most_issues``."""
+        self.allocated = 0
+        """Bytes that calls allocate from mere numbers."""
         self.loaded: set[Symbol] = set()
         """Offsets of constants that are among ``nested`` already."""
         self.nested: list[tuple[Buffer, int]] = []

@@ -9,6 +9,8 @@ make them what a scan spends its time on.
 
 from __future__ import annotations
 
+import struct
+
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run
 from bartizan.lifecycle.develop.scan.pickle.machine import CHUNK, Machine
@@ -25,6 +27,8 @@ DISTANCE = 1 << 13
 MOST_LESSONS = 40
 CREDIT = 1500
 """Tries that may fail before the shape is given up; a leap gives some back."""
+REGRET = 200
+"""What a leap costs that was in vain."""
 MOST_CREDIT = 20_000
 ALL_ARE_TAKEN = frozenset({op.APPENDS, op.SETITEMS, op.ADDITEMS, op.TUPLE, op.FROZENSET})
 """Opcodes that take all items since the MARK; before any other the last items may be parts of a longer one."""
@@ -52,6 +56,10 @@ class Leaper:
         """Begin anew: what the memo holds has changed."""
         self.shape = None
         self.learner.forget()
+
+    def regret(self) -> None:
+        """Leap less: something took what was leapt over."""
+        self.credit -= REGRET
 
     def leap(self, machine: Machine) -> int:
         """Leap if that is possible here; returns how many opcodes to carry out until the next call."""
@@ -113,21 +121,39 @@ class Leaper:
         return self._step_over(machine, shape, ends[kept], count)
 
     def _step_over(self, machine: Machine, shape: Shape, end: int, count: int) -> bool:
+        if shape.fetches_any:
+            end, known = shape.known_part(
+                machine.data, machine.pos, end, lambda index: self._is_constant(machine, index)
+            )
+            count = count if known < 0 else known
+            if count < FEWEST:
+                return False
         run = Run(machine, machine.pos, end)
         run.fetched = shape.fetched
         entries = None if shape.entries is None else count * shape.entries
         calls = None if shape.calls is None else count * shape.calls
         run.known(count * shape.items, entries, calls)
         run.shape = shape
-        if shape.has_puts and not self._numbers_itself_well(machine, run):
+        if shape.has_puts and not self._numbers_itself_well(machine, shape, run):
             return False
         machine.step_over(run, shares=count if shape.shares else 0)
         return True
 
-    def _numbers_itself_well(self, machine: Machine, run: Run) -> bool:
+    def _is_constant(self, machine: Machine, literal: bytes) -> bool:
+        """Whether a memo entry is a constant; those that are one are remembered for all runs."""
+        index = int.from_bytes(literal, "little")
+        fetched = self.learner.fetched
+        if index not in fetched:
+            value = machine.peek(index)
+            if value.__class__ is not int:
+                return False
+            fetched[index] = value
+        return fetched[index].__class__ is int
+
+    def _numbers_itself_well(self, machine: Machine, shape: Shape, run: Run) -> bool:
         """Whether each LONG_BINPUT of a run adds the next memo entry."""
-        first = machine.filled()
-        indexes = run.indexes()
-        wanted = b"".join(number.to_bytes(4, "little") for number in range(first, first + len(indexes)))
-        run.first = first
-        return b"".join(indexes) == wanted
+        run.first = machine.filled()
+        indexes = shape.puts(machine.data, run.start, run.end)
+        indexes = b"".join(run.indexes()) if indexes is None else indexes
+        count = len(indexes) >> 2
+        return indexes == struct.pack(f"<{count}I", *range(run.first, run.first + count))

@@ -17,12 +17,13 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import NUMBERS_START, Run, RunMemo, find_numbers
-from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError, Buffer, let_go
+from bartizan.lifecycle.develop.scan.pickle.memo import FarMemo
 from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     BINGET,
     BINPUT,
@@ -35,18 +36,22 @@ from bartizan.lifecycle.develop.scan.pickle.opcodes import (
     SHORT_BINUNICODE,
     TUPLE2,
 )
-from bartizan.lifecycle.develop.scan.pickle.memo import FarMemo
-from bartizan.lifecycle.develop.scan.pickle.values import DictSymbol, ListSymbol, Name, Symbol, is_container
+from bartizan.lifecycle.develop.scan.pickle.values import ListSymbol, Name, Symbol, is_container
 
 if TYPE_CHECKING:
     from bartizan.lifecycle.develop.scan.pickle.judge import Judge
 
+MAPPED = 1 << 24
+"""Bytes of a mapped file that stay in memory behind the walk."""
 CHUNK = 1 << 12
 """Opcodes between two looks at the limits."""
 FAR_MEMO = 1 << 20
 """A memo index this far past what the pickle has filled makes the unpickler allocate for nothing."""
 PEEKED = 1 << 16
 """Bytes of a run that are worked out merely to learn a shape."""
+
+TAKERS = frozenset({MEMOIZE, BINPUT, LONG_BINPUT, TUPLE2})
+"""Opcodes of the loop that may find too little on the stack; until then they have changed nothing."""
 
 _U32 = struct.Struct("<I").unpack_from
 
@@ -66,6 +71,9 @@ class Leaps(Protocol):
 
     def forget(self) -> None:
         """Forget what was learnt of the memo."""
+
+    def regret(self) -> None:
+        """What was stepped over had to be worked out."""
 
 
 class BuildHook(Protocol):
@@ -168,11 +176,15 @@ class Machine:
 
     def _walk(self) -> None:
         stride = CHUNK if self.leaper is None else 1
+        let_go_at = self.pos + MAPPED
         while True:
+            if self.pos > let_go_at:
+                let_go(self.data)
+                let_go_at = self.pos + MAPPED
             try:
                 self._spin(min(stride, self.meter.opcodes + 1))
             except IndexError:
-                if not self.is_soft():
+                if not self.is_soft() or self.pos >= len(self.data) or self.data[self.pos] not in TAKERS:
                     raise
                 self.unfold()
             self._check_limits()
@@ -324,7 +336,11 @@ class Machine:
         lower = self.frames.pop()
         self.below -= len(lower)
         run = lower.pop()
-        self.stack = [*lower, *run.ready(), *self.stack]
+        lower += run.ready()
+        lower += self.stack
+        self.stack = lower
+        if self.leaper is not None:
+            self.leaper.regret()
 
     def work_out(self, run: Run) -> None:
         """Carry out a run opcode by opcode and keep what it pushes and memoises.
@@ -335,7 +351,7 @@ class Machine:
         data = self.data if len(self.data) == run.end else memoryview(self.data)[: run.end]
         inner = Machine(data, self.judge, self.meter, self.steps)
         memo = RunMemo(run)
-        inner.memo = memo  # type: ignore[assignment] -- has of a list what the loop needs
+        inner.memo = cast("list[Symbol]", memo)  # has of a list what the loop needs
         inner.number_runs = frozenset()
         inner.pos = run.start
         inner.frame_end = run.end
@@ -393,7 +409,7 @@ class Machine:
             self._overwrite(index, self.far.get(index - near))
             self.far.replace(index - near, value)
         elif index == dense and index not in self.sparse:
-            (self.far.entries if self.far.entries else self.memo).append(value)
+            (self.far.entries or self.memo).append(value)
         else:
             self._put_far(index, value)
 
@@ -437,11 +453,13 @@ class Machine:
         Raises:
             BrokenPickleError: no MARK is open.
         """
-        items = self.stack
+        levels = [self.stack]
         while self.is_soft():
-            lower = self.frames.pop()
-            self.below -= len(lower)
-            items = lower + items if items else lower
+            levels.append(self.frames.pop())
+            self.below -= len(levels[-1])
+        items = levels.pop()
+        for level in reversed(levels):
+            items += level
         if not self.frames:
             self.stack = items
             raise BrokenPickleError("no MARK is open")

@@ -15,14 +15,16 @@ possessive: what has matched once is never tried in another way.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import struct
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.pickle.judge import NEVER_HANDED_ON
+from bartizan.lifecycle.develop.scan.pickle.states import is_plain_callable
 from bartizan.lifecycle.develop.scan.pickle.values import Call, Name, SetSymbol, Symbol, Use
 
 if TYPE_CHECKING:
@@ -40,9 +42,12 @@ MOST_PLACES = 160
 """Places of a shape; one with more is given up."""
 LONGEST_TEXT = 127
 LONGEST_BYTES = 15
-MOST_FETCHED = 64
+MOST_FETCHED = 24
+"""Memo entries that are fetched at one place and told from others."""
 CUT_OFF = 3
 """Items at the end of what was read that may be the beginning of a longer one."""
+MOST_REPLACED = 8
+MOST_GROUPS = 90
 MANY = 32
 """Matches in one go."""
 LOOSE = ((b"*", 0),)
@@ -56,6 +61,8 @@ FILLS = {
     op.EMPTY_SET: frozenset({b"\x90"}),
 }
 _PUT = rb"r.{4}"
+_FETCH = rb"h.|j.{4}"
+_LOOSE_ITEMS = rb"){1,1000}+"
 _MEMO = {"": b"", "memoize": b"\x94", "put": _PUT}
 _NUMBERS = {
     op.BININT: rb"K.|M..|J.{4}",
@@ -88,16 +95,22 @@ class Key(NamedTuple):
     """What fills it afterwards: opcode and number of parts; ``LOOSE`` for any number of them."""
 
 
+def _key(opcode: int, before: int, callee: bytes = b"") -> Key:
+    return Key(opcode, before, callee, "", ())
+
+
 class Place:
     """What was seen at one place of an item, or what an item consists of."""
 
-    __slots__ = ("depth", "fetched", "forms", "loose", "texts")
+    __slots__ = ("depth", "fetched", "fetches_any", "forms", "loose", "texts")
 
     def __init__(self) -> None:
         self.texts: dict[tuple[int, str], int] = {}
         """Constants: kind and memo to the greatest length."""
         self.fetched: set[bytes] = set()
         """Opcodes that fetch something from the memo."""
+        self.fetches_any = False
+        """Whether any constant of the memo may be fetched: there were too many to tell."""
         self.forms: dict[Key, list[Place]] = {}
         self.loose: set[tuple[int, str]] = set()
         """Kinds of containers of which the length does not matter."""
@@ -108,6 +121,7 @@ class Place:
         for kind, length in other.texts.items():
             self.texts[kind] = max(length, self.texts.get(kind, 0))
         self.fetched |= other.fetched
+        self.fetches_any |= other.fetches_any
         self.depth = max(self.depth, other.depth)
         for container in other.loose - self.loose:
             self._loosen(container)
@@ -134,14 +148,25 @@ class Place:
         for key, parts in [(key, self.forms.pop(key)) for key in strict]:
             self._take(key, parts)
 
-    def kinds(self) -> list[tuple[int, int]]:
+    def kinds(self) -> list[tuple[object, ...]]:
         """Of what kind the items are, roughly."""
-        found = [(kind, -1) for kind, _ in self.texts] + [(key.opcode, key.before) for key in self.forms]
-        return [*found, (-1, -1)] if self.fetched else found
+        found: list[tuple[object, ...]] = [(kind, -1) for kind, _ in self.texts]
+        found += [(key.opcode, key.before, key.callee) for key in self.forms]
+        return [*found, (-1, -1)] if self.fetched or self.fetches_any else found
 
     def is_empty(self) -> bool:
         """Whether nothing was seen."""
-        return not (self.texts or self.fetched or self.forms)
+        return not (self.texts or self.fetched or self.fetches_any or self.forms)
+
+    def generalise(self, fetched: dict[int, Symbol]) -> None:
+        """Where many constants were fetched, let it be any; where many others were, give up those."""
+        constants = {each for each in self.fetched if fetched.get(int.from_bytes(each[1:], "little")).__class__ is int}
+        if self.fetches_any or len(constants) > MOST_FETCHED:
+            self.fetches_any = True
+            self.fetched -= constants
+        self.fetched = set(sorted(self.fetched)[:MOST_FETCHED])
+        for part in itertools.chain.from_iterable(self.forms.values()):
+            part.generalise(fetched)
 
     def size(self) -> int:
         """Places in it, itself included."""
@@ -152,8 +177,14 @@ class Place:
         forms = sorted(self.forms.items(), key=lambda form: (not form[0].callee, -form[0].before))
         found = [_form_pattern(key, parts) for key, parts in forms]
         found += [_fetch_pattern(self.fetched)] if self.fetched else []
+        found += [_FETCH] if self.fetches_any else []
         found += [_constant_pattern(*kind, length) for kind, length in sorted(self.texts.items())]
         return b"(?>" + b"|".join(found) + b")"
+
+    def memos(self) -> set[str]:
+        """In which ways something enters the memo."""
+        found = {memo for _, memo in self.texts} | {key.memo for key in self.forms}
+        return found.union(*(part.memos() for parts in self.forms.values() for part in parts)) - {""}
 
     def callers(self) -> tuple[bytes, int | None]:
         """The regular expression of the items that are the result of a call, and how many calls are in each."""
@@ -167,16 +198,17 @@ class Place:
 
     def entries(self) -> int | None:
         """Memo entries that an item of this shape adds; None when they differ."""
-        return self._counted(lambda key: key.memo != "", lambda kind: kind[1] != "")
+        return self.counted(lambda key: key.memo != "", lambda kind: kind[1] != "")
 
     def calls(self) -> int | None:
         """Calls in an item of this shape; None when they differ."""
-        return self._counted(lambda key: key.callee != b"", lambda _kind: False)
+        return self.counted(lambda key: key.callee != b"", lambda _kind: False)
 
-    def _counted(self, own: Any, of_constant: Any) -> int | None:
-        counts = {int(of_constant(kind)) for kind in self.texts} | ({0} if self.fetched else set())
+    def counted(self, own: Callable[[Key], bool], of_constant: Callable[[tuple[int, str]], bool]) -> int | None:
+        """How often something happens in an item; None when items differ."""
+        counts = {int(of_constant(kind)) for kind in self.texts} | ({0} if self.fetched or self.fetches_any else set())
         for key, parts in self.forms.items():
-            inner = [part._counted(own, of_constant) for part in parts]
+            inner = [part.counted(own, of_constant) for part in parts]
             if None in inner or (key.fills == LOOSE and any(inner)):
                 return None
             counts.add(int(own(key)) + sum(each for each in inner if each))
@@ -213,7 +245,7 @@ def _loose_pattern(opcode: int, parts: list[Place]) -> bytes:
     item = b"".join(part.pattern() for part in parts)
     one = {op.EMPTY_LIST: b"|" + item + b"a", op.EMPTY_DICT: b"|" + item + b"s"}.get(opcode, b"")
     many = next(fill for fill, made in TAKES_ALL.items() if made == opcode)
-    return rb"(?>\((?:" + item + rb"){1,1000}+" + re.escape(many) + one + rb"){0,64}+"
+    return rb"(?>\((?:" + item + _LOOSE_ITEMS + re.escape(many) + one + rb"){0,64}+"
 
 
 def _fetch_pattern(fetched: set[bytes]) -> bytes:
@@ -232,11 +264,12 @@ def _constant_pattern(kind: int, memo: str, longest: int) -> bytes:
     lengths = [re.escape(size.to_bytes(width, "little")) + b".{%d}" % size for size in sizes]
     if len(lengths) > 24:  # noqa: PLR2004 -- from here on two steps are quicker than one
         groups = [(start, lengths[start : start + 16]) for start in range(0, len(lengths), 16)]
-        lengths = [
-            b"(?=[" + re.escape(bytes([start])) + b"-" + re.escape(bytes([start + 15])) + b"])(?>" + b"|".join(group) + b")"
-            for start, group in groups
-        ]
+        lengths = [_from_to(start, start + 15) + b"(?>" + b"|".join(group) + b")" for start, group in groups]
     return re.escape(bytes([kind])) + b"(?>" + b"|".join(lengths) + b")" + _MEMO[memo]
+
+
+def _from_to(first: int, last: int) -> bytes:
+    return b"(?=[" + re.escape(bytes([first])) + b"-" + re.escape(bytes([last])) + b"])"
 
 
 class Shape:
@@ -251,6 +284,8 @@ class Shape:
         self.calls = _sum(place.calls() for place in places)
         """Calls in each match; None when they differ."""
         self.has_puts = _PUT in self.source
+        self.fetches_any = _FETCH in self.source
+        """Whether it fetches what has to be looked at before."""
         self.fetched = fetched
         self.shares = any(value.__class__ not in {int, Name} for value in fetched.values())
         """Whether something is fetched that may hold something."""
@@ -271,12 +306,46 @@ class Shape:
     @functools.cached_property
     def _calling(self) -> re.Pattern[bytes]:
         pattern = self._callers[0]
-        return re.compile(b"(?s)(?:(?!" + pattern + b")" + self.source + b")*+" + pattern + b"()")
+        return re.compile(b"(?s)(?:(?!" + pattern + b")" + self.source + b")*+(?:" + pattern + rb"(?<=(.))|\Z)")
+
+    @functools.cached_property
+    def _with_puts(self) -> re.Pattern[bytes]:
+        return re.compile(b"(?s)" + self.source.replace(_PUT, b"r(.{4})"))
+
+    @functools.cached_property
+    def _with_fetches(self) -> re.Pattern[bytes]:
+        return re.compile(b"(?s)" + self.source.replace(_FETCH, b"h(.)|j(.{4})"))
+
+    def puts(self, data: Buffer, start: int, end: int) -> bytes | None:
+        """Memo indexes of all LONG_BINPUTs from ``start`` to ``end``; None where their number varies."""
+        if self.entries is None or self.source.count(_PUT) > MOST_GROUPS or _LOOSE_ITEMS in self.source:
+            return None
+        found = self._with_puts.findall(data, start, end)
+        return b"".join(found if self._with_puts.groups == 1 else itertools.chain.from_iterable(found))
+
+    def known_part(self, data: Buffer, start: int, end: int, is_constant: Callable[[bytes], bool]) -> tuple[int, int]:
+        """Up to where items fetch nothing but constants, by their memo indexes, and how many matches that are.
+
+        The number is -1 where they are all.
+        """
+        found = set(itertools.chain.from_iterable(self._with_fetches.findall(data, start, end))) - {b""}
+        if all(is_constant(index) for index in found):
+            return end, -1
+        count = 0
+        at = start
+        for match in self._with_fetches.finditer(data, start, end):
+            if not all(is_constant(index) for index in match.groups() if index is not None):
+                break
+            at = match.end()
+            count += 1
+        return at, count
 
     def count_calls(self, data: Buffer, start: int, end: int) -> int | None:
         """Calls in matches of this shape from ``start`` to ``end``, where each caller has as many as the next."""
         pattern, calls = self._callers
-        return len(self._calling.findall(data, start, end)) * calls if pattern and calls is not None else None
+        if not pattern or calls is None:
+            return None
+        return calls * sum(1 for caller in self._calling.findall(data, start, end) if caller)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
@@ -297,6 +366,8 @@ class Learner:
         self.places = [Place()]
         """What was learnt: of all items alike, or of two kinds that take turns."""
         self.fetched: dict[int, Symbol] = {}
+        self.replaced = 0
+        """How often other items were learnt in place of those from before."""
         self.stack: list[Place | None] = []
         self.marks: list[int] = []
 
@@ -316,13 +387,26 @@ class Learner:
         except (IndexError, struct.error):
             pass
         self._take_in(self._items())
-        if sum(place.size() for place in self.places) > MOST_PLACES or len(self.fetched) > MOST_FETCHED:
+        for place in self.places:
+            place.generalise(self.fetched)
+        if sum(place.size() for place in self.places) > MOST_PLACES or not self._is_readable():
             self.forget()
-        return None if any(place.is_empty() for place in self.places) else Shape(self.places, dict(self.fetched))
+        if len(set().union(*(place.memos() for place in self.places))) > 1:
+            self.forget()
+        return None if any(place.is_empty() for place in self.places) else Shape(self.places, self.fetched)
 
-    def _take_in(self, items: list[Place | None]) -> None:
+    def _is_readable(self) -> bool:
+        """Whether the memo indexes in items can be told: in containers of any length there are too many."""
+        source = b"".join(place.pattern() for place in self.places)
+        return _FETCH not in source or (_LOOSE_ITEMS not in source and 2 * source.count(_FETCH) <= MOST_GROUPS)
+
+    def _take_in(self, items: list[Place]) -> None:
         """Add items to what was learnt."""
         known = [item for item in items if item is not None]
+        kinds_known = {kind for place in self.places for kind in place.kinds()}
+        if self.replaced < MOST_REPLACED and not kinds_known & {kind for item in known for kind in item.kinds()}:
+            self.replaced += 1
+            self.places = [Place()]
         turns = [[item for item in items[start::2] if item is not None] for start in (0, 1)]
         kinds = [{kind for item in turn for kind in item.kinds()} for turn in turns]
         takes_turns = bool(kinds[0]) and bool(kinds[1]) and not kinds[0] & kinds[1]
@@ -340,7 +424,7 @@ class Learner:
     def _items(self) -> list[Place]:
         """Whole items: those of the level on which there are most."""
         bounds = [0, *self.marks, len(self.stack)]
-        levels = [self.stack[start:end][:-CUT_OFF] for start, end in zip(bounds, bounds[1:], strict=False)]
+        levels = [self.stack[start:end][:-CUT_OFF] for start, end in itertools.pairwise(bounds)]
         return [item for item in max(levels, key=len) if item is not None]
 
     def _step(self, pos: int) -> int:
@@ -361,7 +445,7 @@ class Learner:
             return end
         if opcode == op.FRAME:
             return pos + 9
-        return self._compose(opcode) and pos + 1 or -1
+        return pos + 1 if self._compose(opcode) else -1
 
     def _push_constant(self, kind: int, length: int) -> None:
         place = Place()
@@ -385,7 +469,9 @@ class Learner:
         out = Place()
         out.depth = place.depth
         out.texts = {(kind, memo): length for (kind, before), length in place.texts.items() if not before}
-        out.forms = {key._replace(memo=memo): parts for key, parts in place.forms.items() if not (key.memo or key.fills)}
+        out.forms = {
+            key._replace(memo=memo): parts for key, parts in place.forms.items() if not (key.memo or key.fills)
+        }
         is_number = any(kind in _NUMBERS for kind, _ in out.texts)
         self.stack.append(out if (out.texts or out.forms) and not is_number else None)
 
@@ -427,11 +513,13 @@ class Learner:
         if opcode == op.MARK:
             self.marks.append(len(self.stack))
         elif opcode in {op.EMPTY_TUPLE, op.EMPTY_LIST, op.EMPTY_DICT, op.EMPTY_SET}:
-            push(_made(opcode, []))
+            push(_made(_key(opcode, 0), []))
         elif op.TUPLE1 <= opcode <= op.TUPLE3:
-            push(_made(opcode, self._take(opcode - op.TUPLE1 + 1)))
+            count = opcode - op.TUPLE1 + 1
+            push(_made(_key(opcode, count), self._take(count)))
         elif opcode in {op.TUPLE, op.FROZENSET}:
-            push(_made(opcode, self._take_marked()))
+            items = self._take_marked()
+            push(_made(_key(opcode, len(items)), items))
         elif opcode in {op.NEWOBJ, op.REDUCE}:
             push(self._called(opcode, *self._take(2)))
         elif opcode in {op.APPENDS, op.SETITEMS, op.ADDITEMS}:
@@ -454,13 +542,28 @@ class Learner:
         literal = next(iter(callee.fetched))
         name = self._name(literal)
         use = Use.NEW if opcode == op.NEWOBJ else Use.CALL
-        has_rule = name.__class__ is not Name or (name.state_rule if opcode == op.NEWOBJ else name.args_rule)
-        if has_rule or not name.listed or not name.uses & use or self.machine.is_watched(name):
+        if name.__class__ is not Name or not name.listed or not name.uses & use or self.machine.is_watched(name):
             return None
-        key = next(iter(args.forms))
+        key, given = next(iter(args.forms.items()))
+        rule = name.state_rule if opcode == op.NEWOBJ else name.args_rule
+        if rule and (opcode == op.NEWOBJ or not self._passes(rule, given)):
+            return None
         if key.opcode not in {op.EMPTY_TUPLE, op.TUPLE, op.TUPLE1, op.TUPLE2, op.TUPLE3}:
             return None
-        return _made(opcode, [args], literal)
+        return _made(_key(opcode, 1, literal), [args])
+
+    def _passes(self, rule: str, args: list[Place]) -> bool:
+        """Whether arguments pass a rule whatever the constants among them are (see ``arguments``)."""
+        fetched = [[self._name(literal) for literal in sorted(part.fetched)] for part in args]
+        if rule == "items":
+            is_call = any(key.callee for part in args for key in part.forms)
+            return not is_call and not any(value.__class__ is Call for values in fetched for value in values)
+        if rule == "constants":
+            return all(value.__class__ is int for values in fetched for value in values) and not any(
+                part.forms for part in args
+            )
+        is_name = bool(args) and not args[0].texts and not args[0].forms
+        return rule == "factory" and is_name and all(is_plain_callable(value) for value in fetched[0])
 
     def _filled(self, fill: bytes, target: Place | None, items: list[Place | None]) -> Place | None:
         if target is None or len(target.forms) != 1 or target.texts or target.fetched:
@@ -469,24 +572,12 @@ class Learner:
         if not self._takes(key, fill, len(items)) or key.fills == LOOSE:
             return None
         if key.opcode in FILLS and len(items) > MOST_PARTS:
-            loose = Place()
-            loose.depth = target.depth
-            for item in items:
-                if item is None:
-                    return None
-                loose.depth = max(loose.depth, item.depth + 1)
-            plain = [item for item in items if item is not None]
-            wide, each = _loosened(key, [*parts, *plain])
-            loose.loose.add((key.opcode, key.memo))
-            loose.forms[wide] = each
-            return loose if loose.depth <= MOST_DEPTH else None
-        return _made(
-            key.opcode, [*parts, *items], key.callee, key.memo, (*key.fills, (fill, len(items))), key.before
-        )
+            return _wide(key, [*parts, *items])
+        return _made(key._replace(fills=(*key.fills, (fill, len(items)))), [*parts, *items])
 
     def _takes(self, key: Key, fill: bytes, count: int) -> bool:
         """Whether what has this form takes such items, and nobody minds."""
-        if not count or (fill in {b"u"} and count % 2):
+        if not count or (fill == b"u" and count % 2):
             return False
         if key.opcode in FILLS:
             return fill in FILLS[key.opcode]
@@ -514,20 +605,25 @@ def _may_be_fetched(value: Symbol) -> bool:
     return value.__class__ in {int, Call, SetSymbol}
 
 
-def _made(
-    opcode: int,
-    parts: list[Place | None],
-    callee: bytes = b"",
-    memo: str = "",
-    fills: tuple[tuple[bytes, int], ...] = (),
-    before: int | None = None,
-) -> Place | None:
+def _made(key: Key, parts: list[Place | None]) -> Place | None:
     """A composite item; None when one of its parts is unknown, or it is too large."""
     known = [part for part in parts if part is not None]
     place = Place()
     place.depth = 1 + max((part.depth for part in known), default=0)
     if len(known) < len(parts) or len(parts) > MOST_PARTS or place.depth > MOST_DEPTH:
         return None
-    key = Key(opcode, len(parts) if before is None else before, callee, memo, fills)
     place.forms[key] = known
+    return place
+
+
+def _wide(key: Key, parts: list[Place | None]) -> Place | None:
+    """A container of many items, whatever their number; None when one of them is unknown, or it is too deep."""
+    known = [part for part in parts if part is not None]
+    place = Place()
+    place.depth = 1 + max(part.depth for part in known) if known else 1
+    if len(known) < len(parts) or place.depth > MOST_DEPTH:
+        return None
+    place.loose.add((key.opcode, key.memo))
+    loose, each = _loosened(key, known)
+    place.forms[loose] = each
     return place

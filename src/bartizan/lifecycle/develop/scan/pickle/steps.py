@@ -207,7 +207,7 @@ def _grow(machine: Machine, target: Symbol, items: list[Symbol], pos: int) -> No
         if target.__class__ is Call:
             target.grown = (target.grown or []) + _not_constant(items)
     elif target.__class__ is ListSymbol:
-        target.extend(_not_constant(items))  # list[0] = value
+        target.extend(_not_constant(_each(items)))  # list[0] = value
     elif target.__class__ is not int or machine.data[target] != op.BYTEARRAY8:
         raise BrokenPickleError("items are added to something that takes none")
 

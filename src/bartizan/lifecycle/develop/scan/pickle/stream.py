@@ -153,7 +153,7 @@ def _judge_shape(machine: Machine) -> None:
     something fetched from the memo; so most pickles need no measuring.
     """
     may_be_deep = machine.height + machine.wraps + machine.shares + CHUNK > DEEP
-    if machine.nodes < SHARES_WORTH_MEASURING or not (may_be_deep or machine.shares >= SHARES_WORTH_MEASURING):
+    if not may_be_deep and machine.shares < SHARES_WORTH_MEASURING:
         return
     limit = max(LARGE, (machine.pos - machine.start) ** 2)
     depth, leaves = measure(machine.stack[-1])
