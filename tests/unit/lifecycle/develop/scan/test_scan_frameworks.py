@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from bartizan.lifecycle.develop.scan import Coverage, Verdict, scan_bytes
 from bartizan.lifecycle.develop.scan.pickle.states import _is_plain_formula
 from bartizan.lifecycle.develop.scan.rules import torch_script
 from fixtures import hostile_frameworks as corpus
+from fixtures.effort import within
 
 
 @pytest.mark.control("2.1-n")
@@ -59,16 +59,14 @@ def test_damaged_files_are_reported_on(vector):
 
 @pytest.mark.parametrize("part", ["(", "a+", "'", "`", "9", "a ** 2 + ", "np.", "I(", " ", "\n", "C(a, 'b') + "])
 def test_long_formulas_are_judged_in_time(part):
-    began = time.process_time()
-    _is_plain_formula(part * 10_000)
-    assert time.process_time() - began < 2
+    with within(2):
+        _is_plain_formula(part * 10_000)
 
 
 @pytest.mark.parametrize(
     "part", [b"torch . ", b"# ", b"torch.\\\n", b"ops .", b"getattr ", b"class ", b"\n", b'"""', b"torch.#\n"]
 )
 def test_long_sources_are_judged_in_time(part):
-    began = time.process_time()
-    report = scan_bytes(corpus.script(corpus.PLAIN_CLASS + part * 100_000), "m")
-    assert report.exit_code in {0, 1}
-    assert time.process_time() - began < 4
+    with within(4):
+        report = scan_bytes(corpus.script(corpus.PLAIN_CLASS + part * 100_000), "m")
+        assert report.exit_code in {0, 1}

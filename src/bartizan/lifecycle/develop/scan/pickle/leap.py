@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
-from bartizan.lifecycle.develop.scan.pickle.bulk import Run
+from bartizan.lifecycle.develop.scan.pickle.bulk import Run, find_numbers
 from bartizan.lifecycle.develop.scan.pickle.machine import CHUNK, Machine
 from bartizan.lifecycle.develop.scan.pickle.shapes import CUT_OFF, MANY, Learner, Shape
 
@@ -51,10 +51,13 @@ class Leaper:
         self.wanted = FIRST
         """Opcodes that have to be carried out one by one before the next lesson."""
         self.credit = CREDIT
+        self.constants = {b""}
+        """Memo indexes that were found to be constants; a fetch has either a short one or a long one."""
 
     def forget(self) -> None:
         """Begin anew: what the memo holds has changed."""
         self.shape = None
+        self.constants = {b""}
         self.learner.forget()
 
     def regret(self) -> None:
@@ -96,6 +99,11 @@ class Leaper:
     def _leap(self, machine: Machine, shape: Shape) -> bool:
         """Step over as many items as there are, except for the last few if something else may take them."""
         data, start = machine.data, machine.pos
+        if shape.is_numbers:
+            numbers = find_numbers(machine, data, start)
+            if numbers is not None:
+                machine.step_over(numbers)
+            return numbers is not None
         one = shape.one
         match = one(data, start)
         if match is None or machine.sparse:
@@ -122,10 +130,9 @@ class Leaper:
 
     def _step_over(self, machine: Machine, shape: Shape, end: int, count: int) -> bool:
         if shape.fetches_any:
-            end, known = shape.known_part(
-                machine.data, machine.pos, end, lambda index: self._is_constant(machine, index)
-            )
-            count = count if known < 0 else known
+            unwanted = self._unwanted(machine, shape.fetches(machine.data, machine.pos, end))
+            if unwanted:
+                end, count = shape.part_without(unwanted, machine.data, machine.pos, end)
             if count < FEWEST:
                 return False
         run = Run(machine, machine.pos, end)
@@ -139,16 +146,17 @@ class Leaper:
         machine.step_over(run, shares=count if shape.shares else 0)
         return True
 
-    def _is_constant(self, machine: Machine, literal: bytes) -> bool:
-        """Whether a memo entry is a constant; those that are one are remembered for all runs."""
-        index = int.from_bytes(literal, "little")
-        fetched = self.learner.fetched
-        if index not in fetched:
+    def _unwanted(self, machine: Machine, fetched: set[bytes]) -> set[bytes]:
+        """Those memo indexes that are no constants. What is one is remembered, for all runs."""
+        unknown = fetched - self.constants
+        for literal in list(unknown):
+            index = int.from_bytes(literal, "little")
             value = machine.peek(index)
-            if value.__class__ is not int:
-                return False
-            fetched[index] = value
-        return fetched[index].__class__ is int
+            if value.__class__ is int:
+                self.learner.fetched[index] = value
+                self.constants.add(literal)
+                unknown.discard(literal)
+        return unknown
 
     def _numbers_itself_well(self, machine: Machine, shape: Shape, run: Run) -> bool:
         """Whether each LONG_BINPUT of a run adds the next memo entry."""

@@ -125,7 +125,7 @@ class Machine:
         self.start = 0
         self.pos = 0
         self.frame_end = 0
-        """End of the current FRAME; -1 when it cannot be told."""
+        """End of the current FRAME."""
         self.opcodes = 0
         self.nodes = 0
         self.shares = 0

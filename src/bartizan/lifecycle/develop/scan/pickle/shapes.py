@@ -136,11 +136,14 @@ class Place:
         if known is not None:
             for mine, part in zip(known, parts, strict=True):
                 mine.merge(part)
-        elif key.opcode in FILLS and sum(each.opcode == key.opcode for each in self.forms) >= MOST_FORMS:
+        elif key.opcode in FILLS and key.fills != LOOSE and self._lengths(container) >= MOST_FORMS:
             self._loosen(container)
             self._take(key, parts)
         elif len(self.forms) < MOST_ALTERNATIVES:
             self.forms[key] = parts
+
+    def _lengths(self, container: tuple[int, str]) -> int:
+        return sum((key.opcode, key.memo) == container for key in self.forms)
 
     def _loosen(self, container: tuple[int, str]) -> None:
         self.loose.add(container)
@@ -157,6 +160,11 @@ class Place:
     def is_empty(self) -> bool:
         """Whether nothing was seen."""
         return not (self.texts or self.fetched or self.fetches_any or self.forms)
+
+    def is_numbers(self) -> bool:
+        """Whether nothing but numbers was seen."""
+        is_plain = not (self.fetched or self.fetches_any or self.forms)
+        return is_plain and all(kind in _NUMBERS for kind, _ in self.texts)
 
     def generalise(self, fetched: dict[int, Symbol]) -> None:
         """Where many constants were fetched, let it be any; where many others were, give up those."""
@@ -291,6 +299,8 @@ class Shape:
         """Whether something is fetched that may hold something."""
         self.opcodes = sum(place.size() for place in places)
         """About as many opcodes are in each."""
+        self.is_numbers = self.items == 1 and places[0].is_numbers()
+        """Whether items are nothing but numbers."""
         self._callers = places[0].callers() if len(places) == 1 else (b"", None)
 
     @functools.cached_property
@@ -323,18 +333,16 @@ class Shape:
         found = self._with_puts.findall(data, start, end)
         return b"".join(found if self._with_puts.groups == 1 else itertools.chain.from_iterable(found))
 
-    def known_part(self, data: Buffer, start: int, end: int, is_constant: Callable[[bytes], bool]) -> tuple[int, int]:
-        """Up to where items fetch nothing but constants, by their memo indexes, and how many matches that are.
+    def fetches(self, data: Buffer, start: int, end: int) -> set[bytes]:
+        """Memo indexes that matches from ``start`` to ``end`` fetch, besides those that are known."""
+        return set(itertools.chain.from_iterable(self._with_fetches.findall(data, start, end)))
 
-        The number is -1 where they are all.
-        """
-        found = set(itertools.chain.from_iterable(self._with_fetches.findall(data, start, end))) - {b""}
-        if all(is_constant(index) for index in found):
-            return end, -1
+    def part_without(self, unwanted: set[bytes], data: Buffer, start: int, end: int) -> tuple[int, int]:
+        """Up to where matches fetch nothing that is unwanted, and how many they are."""
         count = 0
         at = start
         for match in self._with_fetches.finditer(data, start, end):
-            if not all(is_constant(index) for index in match.groups() if index is not None):
+            if not unwanted.isdisjoint(match.groups()):
                 break
             at = match.end()
             count += 1
@@ -424,8 +432,9 @@ class Learner:
     def _items(self) -> list[Place]:
         """Whole items: those of the level on which there are most."""
         bounds = [0, *self.marks, len(self.stack)]
-        levels = [self.stack[start:end][:-CUT_OFF] for start, end in itertools.pairwise(bounds)]
-        return [item for item in max(levels, key=len) if item is not None]
+        level = max((self.stack[start:end] for start, end in itertools.pairwise(bounds)), key=len)
+        whole = len(level) - max(CUT_OFF, min(CUT_OFF * MOST_DEPTH, len(level) // 2))
+        return [item for item in level[: max(whole, 0)] if item is not None]
 
     def _step(self, pos: int) -> int:
         """Read the opcode at ``pos``; returns the offset of the next one, or -1 where nothing more is learnt."""
