@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.targets.protocol import Access, Labels, Rows
+from bartizan.targets.protocol import Access, Labels, Loss, Rows
 
 VICTIM = 0
 """Handle of the model under attack; models fitted on the way get further handles."""
@@ -31,6 +31,34 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Gradient:
+    """Ask a model for its logits and for the gradient of a loss by the input.
+
+    Answer: ``(batch, classes + features)``, the logits first; ``slope`` takes it apart.
+    """
+
+    rows: Rows
+    sample: NDArray[np.int64]
+    """``(batch,)``: which sample of the task each row is charged to, as one gradient."""
+    loss: Loss
+    labels: Labels
+    """``(batch,)``: the classes that the loss speaks of."""
+    targets: Labels | None = None
+    """``(batch,)``: the classes aimed at, for losses that need one."""
+    model: int = VICTIM
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Ask what the model is made of. Answer: one of ``targets.structure``. It costs no query."""
+
+
+def slope(answer: NDArray[np.floating], classes: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Logits ``(batch, classes)`` and gradients ``(batch, features)`` of an answer to ``Gradient``."""
+    return answer[:, :classes], answer[:, classes:]
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """Train the target's own pipeline on other data. Answer: an integer handle for queries."""
 
@@ -39,7 +67,7 @@ class Fit:
     seed: int
 
 
-Request = Query | Fit
+Request = Query | Gradient | Inspect | Fit
 Search = Generator[Request, Any, Any]
 """Yields requests, is sent answers, returns the candidates of its family (see ``redteam.tasks``)."""
 

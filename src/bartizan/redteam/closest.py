@@ -12,12 +12,12 @@ from bartizan.targets.protocol import Rows
 class Closest:
     """Of all rows that fooled the victim, the one with the smallest change for each sample."""
 
-    def __init__(self, task: EvasionTask, norm: float = np.inf) -> None:
+    def __init__(self, task: EvasionTask, norm: float | None = None) -> None:
         self.rows: Rows = task.rows.copy()
         """``(samples, features)``; the sample itself as long as nothing fooled the victim."""
         self.change: NDArray[np.float64] = np.full(len(task.rows), np.inf)
         """``(samples,)``, in standard deviations; infinite as long as nothing fooled the victim."""
-        self._task, self._norm = task, norm
+        self._task, self._norm = task, task.norm if norm is None else norm
 
     def closer(self, sample: NDArray[np.int64], rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Places of those ``rows`` that are closer to their sample than what is kept, and their changes."""

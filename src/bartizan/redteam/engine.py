@@ -13,6 +13,7 @@ its family.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
@@ -24,10 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError, WorkError
-from bartizan.redteam.attack import VICTIM, Fit, Query, Request
+from bartizan.redteam.attack import VICTIM, Fit, Gradient, Inspect, Query, Request
 from bartizan.redteam.journal import Answer, Journal, NoJournal
 from bartizan.redteam.ledger import UNLIMITED, Budget, Ledger
-from bartizan.targets.protocol import Access, Rows, Target
+from bartizan.targets.protocol import (
+    LEAST_CLASSES,
+    NEEDS_TARGETS,
+    Access,
+    Differentiable,
+    Labels,
+    Loss,
+    Rows,
+    Target,
+    Transparent,
+)
 
 MAX_CALL_ROWS = 8192
 """Rows in one call; bounds the memory of a target and the work that a kill can lose."""
@@ -36,6 +47,9 @@ KEPT_MODELS = 8
 MAX_REFUSALS = 100
 """Requests in a row that may go beyond the budget before the attack is taken for broken."""
 
+Question = Query | Gradient
+"""What a model is asked about rows; the engine waits until all runs have one."""
+
 Progress = Callable[[int, int, str], None]
 """Told what was spent and what is allowed, queries and training runs together, and a note."""
 
@@ -43,8 +57,11 @@ Progress = Callable[[int, int, str], None]
 class Watch(Protocol):
     """Sees what an attack asks of the victim and is told, so that the attack need not be believed."""
 
-    def see(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
-        """``ordinal`` ``(batch,)``: which query of its sample each row is, from 1."""
+    def see(self, query: Question, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+        """``ordinal`` ``(batch,)``: which query, or which gradient, of its sample each row is, from 1.
+
+        The answer to a ``Gradient`` begins with logits.
+        """
 
 
 class Run:
@@ -69,6 +86,7 @@ class Run:
         self._needs = needs
         self._watch = watch
         self._request: Request | None = None
+        self._deadline = math.inf
 
     def measuring(self, measure: Generator[Request, Any, Any]) -> Run:
         """A run of ``measure``, which may ask the models that this run fitted and has no budget."""
@@ -78,13 +96,23 @@ class Run:
         return run
 
     def start(self) -> None:
-        """Run the generator up to its first query."""
+        """Run the generator up to its first question that is no ``Fit``."""
+        self._deadline = time.monotonic() + self.ledger.budget.seconds
         self._advance(partial(next, self._search))
 
     @property
-    def question(self) -> Query | None:
-        """The query that is waiting; None when the generator has finished."""
-        return self._request if isinstance(self._request, Query) else None
+    def question(self) -> Question | None:
+        """The question that is waiting; None when the generator has finished, or wants to inspect the model."""
+        return self._request if isinstance(self._request, Query | Gradient) else None
+
+    def inspect(self, target: Target) -> None:
+        """Answer what is asked about the inside of the model, as often as it is asked."""
+        while isinstance(self._request, Inspect):
+            if Access.WEIGHTS not in self._needs:
+                raise WorkError("the attack inspects the model but does not declare that it needs weights")
+            if not isinstance(target, Transparent):
+                raise WorkError(f"target {target.name!r} does not show what it is made of")
+            self._advance(partial(self._search.send, target.structure()))
 
     def charge(self) -> NDArray[np.int64]:
         """Pay for the waiting query; ``BudgetError`` goes to the generator until it asks what it can pay.
@@ -104,14 +132,20 @@ class Run:
                 self._advance(partial(self._search.throw, error))
         return np.zeros(0, dtype=np.int64)
 
-    def answer(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+    def answer(self, query: Question, answer: Answer, ordinal: NDArray[np.int64]) -> None:
         """Hand over the answer to the waiting query."""
         if self._watch is not None and query.model == VICTIM:
             self._watch.see(query, answer, ordinal)
         self._advance(partial(self._search.send, answer))
 
-    def _charge(self, query: Query) -> NDArray[np.int64]:
+    def _charge(self, query: Question) -> NDArray[np.int64]:
         if query.model == VICTIM:
+            if time.monotonic() > self._deadline:
+                raise BudgetError(f"the {self.ledger.budget.seconds:g} seconds of this run are over")
+            if isinstance(query, Gradient):
+                if Access.GRADIENTS not in self._needs:
+                    raise WorkError("the attack asks for gradients but does not declare that it needs them")
+                return self.ledger.charge_gradients(query.sample)
             if query.scores and Access.SCORES not in self._needs:
                 raise WorkError("the attack asks for scores but declares that it needs labels only")
             return self.ledger.charge(query.sample)
@@ -174,6 +208,7 @@ class Engine:
         self._journal = journal or NoJournal()
         self._progress = progress or (lambda _done, _total, _note: None)
         self._max_call_rows = max_call_rows
+        self._dtype: np.dtype[Any] = getattr(target, "dtype", np.dtype(np.float64))
         self._fitted: OrderedDict[bytes, Target] = OrderedDict()
 
     def drive(self, runs: Sequence[Run], note: str = "") -> None:
@@ -185,6 +220,7 @@ class Engine:
         started = time.perf_counter()
         for run in runs:
             run.start()
+            run.inspect(self._target)
         while live := [run for run in runs if run.question is not None]:
             self._round(live)
             self._tell(runs, note)
@@ -194,61 +230,68 @@ class Engine:
         """Answer the waiting query of each run."""
         charged = [(run, run.charge()) for run in live]
         asking = [(run, query, ordinal) for run, ordinal in charged if (query := run.question) is not None]
-        groups: dict[tuple[bytes, bool], list[int]] = {}
+        groups: dict[tuple[bytes, str], list[int]] = {}
         for place, (run, query, _) in enumerate(asking):
-            groups.setdefault((self._model_key(run, query), query.scores), []).append(place)
+            groups.setdefault((self._model_key(run, query), _kind(query)), []).append(place)
         answers: dict[int, Answer] = {}
-        for (_, scores), places in groups.items():
-            answers |= self._answer_together(asking, places, scores=scores)
+        for places in groups.values():
+            answers |= self._answer_together(asking, places)
         for place, (run, query, ordinal) in enumerate(asking):
             run.answer(query, answers[place], ordinal)
+            run.inspect(self._target)
 
     def _answer_together(
-        self, asking: Sequence[tuple[Run, Query, NDArray[np.int64]]], places: Sequence[int], *, scores: bool
+        self, asking: Sequence[tuple[Run, Question, NDArray[np.int64]]], places: Sequence[int]
     ) -> dict[int, Answer]:
         """Ask one model all that several runs want to know of it."""
         first_run, first, _ = asking[places[0]]
         fit = None if first.model == VICTIM else first_run.fits[first.model - 1]
         rows = [self._checked(asking[place][1]) for place in places]
-        answer = self._ask(fit, np.concatenate(rows) if len(rows) > 1 else rows[0], scores=scores)
+        joined = _Joined.of([asking[place][1] for place in places], _concatenated(rows))
+        answer = self._ask(fit, joined)
         if fit is None:
             for place in places:
                 asking[place][0].ledger.calls += -(-len(answer) // self._max_call_rows)
         parts = np.split(answer, np.cumsum([len(part) for part in rows])[:-1])
         return dict(zip(places, parts, strict=True))
 
-    def _ask(self, fit: Fit | None, rows: Rows, *, scores: bool) -> Answer:
+    def _ask(self, fit: Fit | None, joined: _Joined) -> Answer:
         """Ask in calls of bounded size, each of them kept in the journal."""
-        if not len(rows):
-            return np.empty((0, self._target.classes)) if scores else np.empty(0, dtype=np.int64)
+        if not len(joined.rows):
+            return _nothing(joined.kind, self._target)
         size = self._max_call_rows
-        parts = [self._call(fit, rows[at : at + size], scores=scores) for at in range(0, len(rows), size)]
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        parts = [self._call(fit, joined.part(at, at + size)) for at in range(0, len(joined.rows), size)]
+        return _concatenated(parts)
 
-    def _call(self, fit: Fit | None, rows: Rows, *, scores: bool) -> Answer:
-        question = _digest(fit, rows, scores) if self._journal.keeps else b""
+    def _call(self, fit: Fit | None, asked: _Joined) -> Answer:
+        question = _digest(fit, asked) if self._journal.keeps else b""
         recorded = self._journal.recall(question)
         if recorded is not None:
             self.usage.replayed += 1
             return recorded
         model = self._target if fit is None else self._model(fit)
         started = time.perf_counter()
-        answer: Answer = model.scores(rows) if scores else model.labels(rows)
+        answer = asked.put_to(model)
         self.usage.target_seconds += time.perf_counter() - started
         self.usage.calls += 1
-        self.usage.rows += len(rows)
-        self._check_answer(answer, len(rows), scores=scores)
+        self.usage.rows += len(asked.rows)
+        self._check_answer(answer, asked)
         self._journal.record(question, answer)
         return answer
 
-    def _check_answer(self, answer: Answer, asked: int, *, scores: bool) -> None:
+    def _check_answer(self, answer: Answer, asked: _Joined) -> None:
         """A target that answers something else must not be mistaken for a robust or a broken one."""
-        classes = self._target.classes
-        if answer.shape != ((asked, classes) if scores else (asked,)):
-            raise WorkError(f"target {self._target.name!r} answers {asked} rows with an array {answer.shape}")
-        sound = np.isfinite(answer).all() if scores else ((answer >= 0) & (answer < classes)).all()
+        classes, count = self._target.classes, len(asked.rows)
+        if answer.shape != (count, *_nothing(asked.kind, self._target).shape[1:]):
+            raise WorkError(f"target {self._target.name!r} answers {count} rows with an array {answer.shape}")
+        is_labels = asked.kind == LABELS
+        sound = ((answer >= 0) & (answer < classes)).all() if is_labels else np.isfinite(answer).all()
         if not sound:
-            raise WorkError(f"target {self._target.name!r} answers with something that is no class or no number")
+            raise WorkError(
+                f"target {self._target.name!r} answers with something that is no class or no number",
+                remedy="mend the model or what stands in front of it: an answer that is NaN, infinite or outside the "
+                "declared classes says nothing about robustness.",
+            )
 
     def _model(self, fit: Fit) -> Target:
         """The fitted model, from the few that are held ready or trained now."""
@@ -263,27 +306,28 @@ class Engine:
             self._fitted.popitem(last=False)
         return self._fitted[key]
 
-    def _model_key(self, run: Run, query: Query) -> bytes:
+    def _model_key(self, run: Run, query: Question) -> bytes:
         return b"" if query.model == VICTIM else _fit_digest(run.fits[query.model - 1])
 
-    def _checked(self, query: Query) -> Rows:
+    def _checked(self, query: Question) -> Rows:
         """The query's rows, when they are such as the target can be asked."""
         rows = query.rows
         if rows.shape != (len(query.sample), self._target.features):
             raise WorkError(f"the attack asks about an array {rows.shape}; rows have {self._target.features} features")
         if not np.isfinite(rows).all():
             raise WorkError("the attack asks about a row that is not finite")
-        return np.ascontiguousarray(rows, dtype=np.float64)
+        return np.ascontiguousarray(rows, dtype=self._dtype)
 
     def _tell(self, runs: Sequence[Run], note: str) -> None:
-        spent = sum(run.ledger.queries + run.ledger.fits for run in runs)
+        spent = sum(run.ledger.queries + run.ledger.gradients + run.ledger.fits for run in runs)
         allowed = sum(_allowance(run.ledger.budget) for run in runs)
         self._progress(spent, max(allowed, spent), note)
 
 
 def _allowance(budget: Budget) -> int:
     """Most queries and training runs that a budget allows; 0 when it sets no limit."""
-    most = min(budget.samples * budget.per_sample, budget.total) + budget.fits
+    gradients = 0 if budget.gradients >= UNLIMITED else budget.samples * budget.gradients
+    most = min(budget.samples * budget.per_sample, budget.total) + budget.fits + gradients
     return 0 if most >= UNLIMITED else most
 
 
@@ -291,9 +335,79 @@ def _fit_digest(fit: Fit) -> bytes:
     return _sha256(np.array([*fit.rows.shape, fit.seed]), fit.rows, fit.labels)
 
 
-def _digest(fit: Fit | None, rows: Rows, scores: bool) -> bytes:
+LABELS, SCORES = "labels", "scores"
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """What several runs ask one model at once."""
+
+    kind: str
+    """``labels``, ``scores``, or the loss whose gradient is asked for."""
+    rows: Rows
+    labels: Labels | None = None
+    targets: Labels | None = None
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], rows: Rows) -> _Joined:
+        kind = _kind(questions[0])
+        slopes = [question for question in questions if isinstance(question, Gradient)]
+        if not slopes:
+            return cls(kind, rows)
+        labels = _concatenated([question.labels for question in slopes])
+        aimed = [question.targets for question in slopes if question.targets is not None]
+        targets = _concatenated(aimed) if aimed else None
+        if len(labels) != len(rows) or (slopes[0].loss in NEEDS_TARGETS) != (targets is not None):
+            raise WorkError(f"the attack asks for gradients of {kind} without a class for each row")
+        return cls(kind, rows, labels, targets)
+
+    def part(self, start: int, stop: int) -> _Joined:
+        if start == 0 and stop >= len(self.rows):
+            return self
+        labels = None if self.labels is None else self.labels[start:stop]
+        targets = None if self.targets is None else self.targets[start:stop]
+        return _Joined(self.kind, self.rows[start:stop], labels, targets)
+
+    def put_to(self, model: Target) -> Answer:
+        """Ask the model.
+
+        Raises:
+            WorkError: it cannot answer this kind of question.
+        """
+        if self.labels is None:
+            return model.scores(self.rows) if self.kind == SCORES else model.labels(self.rows)
+        loss = Loss(self.kind)
+        if not isinstance(model, Differentiable):
+            raise WorkError(f"target {model.name!r} gives no gradients", remedy="use an attack that needs none.")
+        if model.classes < LEAST_CLASSES.get(loss, 2):
+            raise WorkError(
+                f"the loss {loss} needs {LEAST_CLASSES[loss]} classes, and {model.name!r} has {model.classes}"
+            )
+        return model.gradients(self.rows, loss, self.labels, self.targets)
+
+
+def _kind(question: Question) -> str:
+    if isinstance(question, Gradient):
+        return question.loss.value
+    return SCORES if question.scores else LABELS
+
+
+def _nothing(kind: str, target: Target) -> Answer:
+    """An answer without rows."""
+    if kind == LABELS:
+        return np.empty(0, dtype=np.int64)
+    return np.empty((0, target.classes + (0 if kind == SCORES else target.features)))
+
+
+def _concatenated(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _digest(fit: Fit | None, asked: _Joined) -> bytes:
     model = b"" if fit is None else _fit_digest(fit)
-    return _sha256(np.frombuffer(model, dtype=np.uint8), np.array([scores, *rows.shape]), rows)
+    more = [array for array in (asked.labels, asked.targets) if array is not None]
+    kind = np.frombuffer(asked.kind.encode(), dtype=np.uint8)
+    return _sha256(np.frombuffer(model, dtype=np.uint8), kind, np.array(asked.rows.shape), asked.rows, *more)
 
 
 def _sha256(*arrays: NDArray[Any]) -> bytes:

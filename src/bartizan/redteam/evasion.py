@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from bartizan.core.errors import ArtefactError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import Metric
-from bartizan.redteam.attack import Attack, Query
+from bartizan.redteam.attack import Attack
 from bartizan.redteam.closest import Closest
-from bartizan.redteam.engine import Run
+from bartizan.redteam.engine import Question, Run
 from bartizan.redteam.family import Case, Material, Measurement, Measuring, Point, ask
 from bartizan.redteam.journal import Answer
 from bartizan.redteam.ledger import Budget
@@ -48,9 +48,9 @@ class Witness:
         """The closest rows of the whole run."""
         return self.by_budget[self._task.budget]
 
-    def see(self, query: Query, answer: Answer, ordinal: NDArray[np.int64]) -> None:
+    def see(self, query: Question, answer: Answer, ordinal: NDArray[np.int64]) -> None:
         """See ``Watch.see``."""
-        labels = answer.argmax(axis=1) if query.scores else answer
+        labels = answer if answer.ndim == 1 else answer[:, : self._task.classes].argmax(axis=1)
         fooled = np.flatnonzero(labels != self._task.labels[query.sample])
         closer, change = self.found.closer(query.sample[fooled], query.rows[fooled])
         places = fooled[closer]
@@ -137,7 +137,7 @@ RETURNED = -1
 
 def _returned(candidates: Any, task: EvasionTask) -> Rows:
     """What the attack returned, made possible; the samples themselves when it returned nothing usable."""
-    rows = np.asarray(candidates, dtype=np.float64) if isinstance(candidates, np.ndarray) else task.rows
+    rows = np.asarray(candidates, dtype=task.rows.dtype) if isinstance(candidates, np.ndarray) else task.rows
     if rows.shape != task.rows.shape or not np.isfinite(rows).all():
         rows = task.rows
     return task.space.project(rows, task.rows)
@@ -154,7 +154,7 @@ class _Found:
 
     @classmethod
     def of(cls, task: EvasionTask, rows: Rows, answers: Labels) -> _Found:
-        change = task.space.change(rows, task.rows)
+        change = task.space.change(rows, task.rows, task.norm)
         return cls(rows, answers, np.where(answers != task.labels, change, np.inf))
 
     def or_closer(self, other: _Found) -> _Found:

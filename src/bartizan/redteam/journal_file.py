@@ -2,7 +2,8 @@
 
 A file is a header line followed by records. A record is a length (4 bytes, big endian), the
 SHA-256 of what follows, the digest of the question (32 bytes), and the answer: kind of number,
-number of columns (0 for labels), and the numbers. A record that was cut off by a kill is dropped.
+number of columns (0 for labels), and the numbers, as wide as they were
+answered. A record that was cut off by a kill is dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,9 @@ MAX_RECORD = 1 << 30
 _LENGTH = struct.Struct(">I")
 _SHAPE = struct.Struct(">cI")
 _DIGEST = 32
-_KINDS = {b"i": np.dtype("<i8"), b"f": np.dtype("<f8")}
+_SINGLE = 4
+"""Bytes of a number in single precision."""
+_KINDS: dict[bytes, np.dtype[Any]] = {b"i": np.dtype("<i8"), b"f": np.dtype("<f8"), b"s": np.dtype("<f4")}
 
 
 class FolderJournals:
@@ -123,7 +127,7 @@ class FileJournal:
 
 
 def _encode(answer: Answer) -> bytes:
-    kind = b"f" if answer.dtype.kind == "f" else b"i"
+    kind = b"i" if answer.dtype.kind != "f" else b"s" if answer.dtype.itemsize == _SINGLE else b"f"
     columns = answer.shape[1] if answer.ndim > 1 else 0
     return _SHAPE.pack(kind, columns) + np.ascontiguousarray(answer, dtype=_KINDS[kind]).tobytes()
 

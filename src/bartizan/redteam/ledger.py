@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ class Budget:
     """Queries of the victim altogether."""
     fits: int = 0
     """Models that may be trained."""
+    gradients: int = UNLIMITED
+    """Gradients of the victim for each sample; who is given gradients at all is rarely short of them."""
+    seconds: float = math.inf
+    """Wall time; what a run returns by then may differ from one time to the next."""
 
 
 class Ledger:
@@ -34,6 +39,8 @@ class Ledger:
         self.budget = budget
         self.spent: NDArray[np.int64] = np.zeros(budget.samples, dtype=np.int64)
         """Queries of the victim charged to each sample."""
+        self.slopes: NDArray[np.int64] = np.zeros(budget.samples, dtype=np.int64)
+        """Gradients of the victim charged to each sample."""
         self.own_queries = 0
         """Rows asked of fitted models."""
         self.fits = 0
@@ -44,6 +51,11 @@ class Ledger:
     def queries(self) -> int:
         """Queries of the victim altogether."""
         return int(self.spent.sum())
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of the victim altogether."""
+        return int(self.slopes.sum())
 
     def charge(self, sample: NDArray[np.int64]) -> NDArray[np.int64]:
         """Charge one query for each entry of ``sample``; all of them or none.
@@ -70,6 +82,21 @@ class Ledger:
             )
         ordinal = self.spent[sample] + ordinals(sample)
         self.spent += asked
+        return ordinal
+
+    def charge_gradients(self, sample: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Charge one gradient for each entry of ``sample``; all of them or none. See ``charge``."""
+        self._check_names(sample)
+        asked = np.bincount(sample, minlength=self.budget.samples)
+        over = np.flatnonzero(self.slopes + asked > self.budget.gradients)
+        if over.size:
+            first = int(over[0])
+            raise BudgetError(
+                f"sample {first} has {self.budget.gradients - self.slopes[first]} of "
+                f"{self.budget.gradients} gradients left and {asked[first]} more were asked for"
+            )
+        ordinal = self.slopes[sample] + ordinals(sample)
+        self.slopes += asked
         return ordinal
 
     def charge_fit(self) -> None:

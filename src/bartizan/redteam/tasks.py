@@ -7,11 +7,12 @@ for measuring) stays with the family's measurement and is never reachable from a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bartizan.redteam.ledger import UNLIMITED
 from bartizan.targets.feasible import Space
 from bartizan.targets.protocol import Labels, Rows
 
@@ -36,9 +37,24 @@ class EvasionTask:
     space: Space
     """What a possible row is, and how large a change is."""
     max_change: float
-    """Largest change that counts, in standard deviations of each feature (Linf)."""
+    """Largest change that counts, by ``norm``, in units of ``space.scale`` (for tables standard deviations)."""
     budget: int
     """Queries allowed for one sample; the engine lets no further one pass."""
+    norm: float = np.inf
+    """Inf, 2, 1 or 0, which counts features or pixels."""
+    shape: tuple[int, ...] = ()
+    """``(channels, height, width)`` where rows are images; empty for tables."""
+    gradients: int = UNLIMITED
+    """Gradients allowed for one sample, where the attack may ask for any."""
+
+    def within(self, rows: Rows, sample: NDArray[np.int64], radius: NDArray[np.float64] | None = None) -> Rows:
+        """The nearest possible rows whose change from their ``sample`` is at most ``radius``, or what counts."""
+        radius = np.full(len(rows), self.max_change) if radius is None else radius
+        return self.space.within(rows, self.rows[sample], radius, self.norm)
+
+    def change(self, rows: Rows, sample: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``(batch,)``: how far ``rows`` are from their ``sample``."""
+        return self.space.change(rows, self.rows[sample], self.norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,8 @@ class MembershipTask:
     The standard game of Carlini et al. 2022: the adversary holds the records in question, with
     their true classes, and can train models of the same kind on halves of them.
 
-    Candidates: a ``MembershipResult``. Every model, shadow or victim, is asked about just ``rows``.
+    Candidates: a ``MembershipResult``. Every model, shadow or victim, is asked about just ``rows``,
+    and ``neighbours`` where there are any.
     """
 
     rows: Rows
@@ -109,6 +126,8 @@ class MembershipTask:
     classes: int
     shadows: tuple[Shadow, ...]
     """Each two in a row train on complementary halves, so that every record is in half of them."""
+    neighbours: Rows = field(default_factory=lambda: np.empty((0, 0)))
+    """``(views * records, features)``: rows near the records, all of them once for each view; none with scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +151,7 @@ class MembershipResult:
     guesses: tuple[MembershipGuess, ...]
     """One for each rule that was applied."""
     answers: tuple[NDArray[np.float64] | Labels, ...]
-    """What each shadow model answered about the records, so that it can play the victim in its turn."""
+    """What each shadow model answered to all that was asked, so that it can play the victim in its turn."""
 
 
 @dataclass(frozen=True, slots=True)

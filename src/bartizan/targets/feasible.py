@@ -7,9 +7,10 @@ deviations of each feature as seen in training; another category counts as a cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ CATEGORY_CHANGE = 1.0
 """Size of the change from one category to another; standard deviations mean nothing between names."""
 TOLERANCE = 1e-9
 """Rounding error that is forgiven when a change is compared with a bound."""
+SINGLE_RELATIVE, SINGLE_ABSOLUTE = 2e-6, 2e-7
+"""What rounding to single precision can add to a change, of rows with values of about 1."""
 _HALF = 0.5
 
 
@@ -72,6 +75,8 @@ class Space:
     """Declared so, or never varied in training."""
     codes: tuple[Codes, ...] = ()
     one_hot: tuple[OneHot, ...] = ()
+    channels: int = 1
+    """Colours of an image, whose rows lie flat by channel: the norm 0 counts a pixel once."""
 
     def project(self, rows: Rows, origin: Rows, radius: NDArray[np.float64] | None = None) -> Rows:
         """The nearest possible rows that an adversary can make of ``origin``.
@@ -84,6 +89,8 @@ class Space:
             origin: ``(batch, features)`` or ``(features,)``: what the adversary starts from.
             radius: ``(batch,)``: largest change allowed, in standard deviations (Linf).
         """
+        if self.is_plain and radius is None:
+            return np.clip(rows, np.minimum(self.low, origin), np.maximum(self.high, origin))
         origin = np.broadcast_to(origin, rows.shape)
         projected = self._in_range(rows, origin, radius)
         for codes in self.codes:
@@ -97,6 +104,36 @@ class Space:
         np.copyto(projected, origin, where=fixed)
         return projected
 
+    def within(self, rows: Rows, origin: Rows, radius: NDArray[np.float64], norm: float = np.inf) -> Rows:
+        """The nearest possible rows whose change is at most ``radius`` ``(batch,)`` by a norm: inf, 2, 1 or 0.
+
+        For tables with whole numbers and categories the result is possible and within, though another
+        row may be a little nearer. The norm 0 counts features, or all channels of a pixel as one
+        where the space has several ``channels``.
+        """
+        radius = inside(radius, rows.dtype) if norm else radius
+        if norm == np.inf:
+            return self._in_cube(rows, origin, radius) if self.is_plain else self.project(rows, origin, radius)
+        change = shrunk((rows - origin) / self.scale, radius, norm, self.channels)
+        moved = origin + change * self.scale
+        if self.is_plain:
+            return np.clip(moved, np.minimum(self.low, origin), np.maximum(self.high, origin))
+        projected = self.project(moved, origin)
+        # Rounding and categories may have added to the change; what then goes beyond is not moved at all.
+        beyond = self.change(projected, origin, norm) > radius * (1 + TOLERANCE)
+        return np.where(beyond[:, None], origin, projected)
+
+    def _in_cube(self, rows: Rows, origin: Rows, radius: NDArray[np.float64]) -> Rows:
+        """``within`` for a plain space, by the norm inf."""
+        reach = np.asarray(radius, dtype=rows.dtype)[:, None] * self.scale
+        clipped = np.clip(rows, origin - reach, origin + reach)
+        return np.clip(clipped, np.minimum(self.low, origin), np.maximum(self.high, origin), out=clipped)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row within the ranges is possible: no whole numbers, categories or fixed features."""
+        return not (self.codes or self.one_hot or self.integer.any() or self.immutable.any())
+
     def possible(self, rows: Rows, origin: Rows) -> NDArray[np.bool_]:
         """``(batch,)``: which rows an adversary could have made of ``origin``."""
         off = np.abs(self.project(rows, origin) - rows)
@@ -104,12 +141,11 @@ class Space:
         return possible
 
     def change(self, rows: Rows, origin: Rows, norm: float = np.inf) -> NDArray[np.float64]:
-        """``(batch,)``: size of the change in standard deviations, by the norm 2 or inf."""
-        size = np.abs(rows - origin) / self.scale
+        """``(batch,)``: size of the change in units of ``scale``, by the norm inf, 2, 1 or 0 (features changed)."""
+        size = np.abs(np.subtract(rows, origin, dtype=np.float64)) / self.scale
         for codes in self.codes:
             size[:, codes.column] = CATEGORY_CHANGE * (size[:, codes.column] != 0)
-        change: NDArray[np.float64] = size.max(axis=1) if norm == np.inf else np.sqrt(np.square(size).sum(axis=1))
-        return change
+        return lengths(size, norm, self.channels)
 
     @property
     def categorical(self) -> NDArray[np.bool_]:
@@ -133,6 +169,70 @@ class Space:
             rounded = np.clip(np.rint(clipped[:, whole]), ceiling, floor)
             clipped[:, whole] = np.where(ceiling <= floor, rounded, origin[:, whole])
         return clipped
+
+
+def inside(radius: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """A hair less than the radius where rows are in single precision: what is rounded then is still within."""
+    if dtype != np.float32:
+        return radius
+    return np.maximum(radius * (1 - SINGLE_RELATIVE) - SINGLE_ABSOLUTE, 0.0)
+
+
+def lengths(change: Rows, norm: float, channels: int = 1) -> NDArray[np.float64]:
+    """``(batch,)``: length of each change ``(batch, features)`` by the norm inf, 2, 1 or 0."""
+    if norm == 0:
+        pixels = (change != 0).reshape(len(change), channels, -1).any(axis=1)
+        return np.asarray(pixels.sum(axis=1), dtype=np.float64)
+    if norm == 2:  # noqa: PLR2004 - the norm
+        return np.asarray(np.sqrt(np.einsum("ij,ij->i", change, change, dtype=np.float64)))
+    size = np.abs(change)
+    return np.asarray(size.max(axis=1, initial=0.0) if norm == np.inf else size.sum(axis=1, dtype=np.float64))
+
+
+def shrunk(change: Rows, radius: NDArray[np.float64], norm: float, channels: int = 1) -> Rows:
+    """The nearest change ``(batch, features)`` whose length by the norm is at most ``radius`` ``(batch,)``.
+
+    The norm 1 by sorting (Duchi et al. 2008); the norm 0 keeps the largest entries.
+    """
+    radius = np.asarray(radius, dtype=np.float64)
+    if norm == np.inf:
+        return np.clip(change, -radius[:, None], radius[:, None]).astype(change.dtype, copy=False)
+    if norm == 2:  # noqa: PLR2004 - the norm
+        length = np.maximum(lengths(change, norm), np.finfo(np.float64).tiny)
+        return change * np.minimum(1.0, radius / length).astype(change.dtype)[:, None]
+    return _simplex(change, radius) if norm == 1 else _largest(change, radius, channels)
+
+
+def _simplex(change: Rows, radius: NDArray[np.float64]) -> Rows:
+    size = np.abs(change)
+    falling = -np.sort(-size, axis=1).astype(np.float64)
+    excess = (np.cumsum(falling, axis=1) - radius[:, None]) / np.arange(1, size.shape[1] + 1)
+    last = np.maximum((falling > excess).sum(axis=1) - 1, 0)
+    cut = np.maximum(excess[np.arange(len(size)), last], 0.0)
+    cut[lengths(change, 1) <= radius] = 0.0
+    return np.asarray(np.sign(change) * np.maximum(size - cut[:, None].astype(change.dtype), 0))
+
+
+def _largest(change: Rows, radius: NDArray[np.float64], channels: int) -> Rows:
+    stack = change.reshape(len(change), channels, -1)
+    weight = np.square(stack).sum(axis=1)
+    rank = np.argsort(np.argsort(-weight, axis=1, kind="stable"), axis=1)
+    kept = rank < np.floor(radius + TOLERANCE)[:, None]
+    return (stack * kept[:, None]).reshape(change.shape)
+
+
+def image_space(shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Space:
+    """Images ``(channels, height, width)`` that lie flat, in single precision; changes are in units of intensity."""
+    features = math.prod(shape)
+    return Space(
+        columns=tuple(f"p{place}" for place in range(features)),
+        scale=np.ones(features, dtype=np.float32),
+        low=np.full(features, low, dtype=np.float32),
+        high=np.full(features, high, dtype=np.float32),
+        integer=np.zeros(features, dtype=np.bool_),
+        immutable=np.zeros(features, dtype=np.bool_),
+        channels=shape[0],
+    )
 
 
 def space_of(part: DatasetPart, table: Table) -> Space:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bartizan.core.system import Artefact, System
 
 Rows = NDArray[np.float64]
-"""Inputs, ``(batch, features)``."""
+"""Inputs, ``(batch, features)``; images lie flat, by channel, row and column. Some targets compute in float32."""
 Labels = NDArray[np.int64]
 """Class indices, ``(batch,)``, from 0 in the order of the declared classes."""
 Scores = NDArray[np.float64]
@@ -29,6 +29,34 @@ class Access(enum.StrEnum):
     WEIGHTS = "weights"
     TRAINING = "training"
     """The training procedure can be run again on other data."""
+
+
+class Loss(enum.StrEnum):
+    """What a gradient is taken of; ``z`` are the logits, ``y`` the label, ``t`` the class aimed at.
+
+    Each is summed over nothing: every row has its own. An attack climbs.
+    """
+
+    CROSS_ENTROPY = "cross_entropy"
+    """``-log softmax(z)[y]``."""
+    TOWARDS = "towards"
+    """``log softmax(z)[t]``: cross-entropy of the class aimed at, with its sign turned."""
+    MARGIN = "margin"
+    """``max(z without y) - z[y]``: positive once the row is misclassified (Carlini and Wagner 2017)."""
+    DIFFERENCE = "difference"
+    """``z[t] - z[y]``."""
+    DLR = "dlr"
+    """Difference of logits ratio, ``-(z[y] - max(z without y)) / (z[1st] - z[3rd])`` (Croce and Hein 2020)."""
+    DLR_TOWARDS = "dlr_towards"
+    """``-(z[y] - z[t]) / (z[1st] - (z[3rd] + z[4th]) / 2)`` (Croce and Hein 2020)."""
+    LOGIT = "logit"
+    """``z[y]``."""
+
+
+NEEDS_TARGETS = frozenset({Loss.TOWARDS, Loss.DIFFERENCE, Loss.DLR_TOWARDS})
+"""Losses that speak of a class aimed at."""
+LEAST_CLASSES = {Loss.DLR: 3, Loss.DLR_TOWARDS: 4}
+"""Losses that need more classes than two."""
 
 
 class Target(Protocol):
@@ -62,6 +90,41 @@ class Target(Protocol):
 
     def retrain(self, rows: Rows, labels: Labels, *, seed: int) -> Target:
         """The same, untrained, pipeline fitted to other data. Raises WorkError without TRAINING."""
+
+
+@runtime_checkable
+class Differentiable(Target, Protocol):
+    """A target whose gradients can be had. Offers LOGITS and GRADIENTS."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In which it computes; rows are given in it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(channels, height, width)`` for images, ``(features,)`` else."""
+
+    def logits(self, rows: Rows) -> Scores:
+        """Scores before the softmax, ``(batch, classes)``."""
+
+    def gradients(self, rows: Rows, loss: Loss, labels: Labels, targets: Labels | None = None) -> NDArray[np.floating]:
+        """Logits, and behind them the gradient of each row's loss, ``(batch, classes + features)``."""
+
+
+@runtime_checkable
+class Transparent(Target, Protocol):
+    """A target whose inside can be read as numbers. Offers WEIGHTS."""
+
+    def structure(self) -> Any:
+        """What it is made of: one of ``targets.structure``."""
+
+
+@runtime_checkable
+class Layered(Target, Protocol):
+    """A target with a representation before its last layer. Offers WEIGHTS."""
+
+    def activations(self, rows: Rows) -> NDArray[np.floating]:
+        """Input of the last layer, ``(batch, width)``."""
 
 
 class Targets(Protocol):

@@ -1,0 +1,195 @@
+"""torch models as targets in this process: modules that the user made or loaded himself.
+
+For model files of unknown origin there is the isolated process; a module that already lives here has
+been trusted. Rows lie flat and in single precision; the module is given them in its own shape. It is put
+into evaluation mode for every answer and back afterwards; its parameters gather no gradients meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bartizan.core.errors import WorkError
+from bartizan.targets.protocol import Access, Labels, Loss, Rows, Scores
+
+Trainer = Callable[[Rows, Labels, int], torch.nn.Module]
+"""Trains a fresh module on rows ``(records, features)`` and labels, with a seed."""
+BATCH = 512
+"""Rows in one pass through the module: what fits the caches of a processor."""
+
+
+class TorchTarget:
+    """A classifier as a ``torch.nn.Module`` that answers logits. See ``Target``, ``Differentiable`` and ``Layered``."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        shape: Sequence[int],
+        classes: int,
+        name: str = "model:torch",
+        trainer: Trainer | None = None,
+        batch: int = BATCH,
+        device: str = "cpu",
+    ) -> None:
+        self.module = module.to(device)
+        self.name = name
+        self.shape = tuple(int(side) for side in shape)
+        """``(channels, height, width)`` of an image, or ``(features,)``."""
+        self.features = math.prod(self.shape)
+        self.classes = classes
+        self.class_values: tuple[str, ...] = ()
+        self.trainer = trainer
+        self._batch, self._device = batch, device
+
+    @property
+    def offers(self) -> frozenset[Access]:
+        """See ``Target.offers``."""
+        access = {Access.LABELS, Access.SCORES, Access.LOGITS, Access.GRADIENTS, Access.WEIGHTS}
+        return frozenset(access | {Access.TRAINING} if self.trainer else access)
+
+    def labels(self, rows: Rows) -> Labels:
+        """See ``Target.labels``."""
+        labels: Labels = self.logits(rows).argmax(axis=1).astype(np.int64)
+        return labels
+
+    def scores(self, rows: Rows) -> Scores:
+        """See ``Target.scores``."""
+        logits = self.logits(rows).astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        scores: Scores = powers / powers.sum(axis=1, keepdims=True)
+        return scores
+
+    def logits(self, rows: Rows) -> Scores:
+        """See ``Differentiable.logits``."""
+        with self._asked(), torch.inference_mode():
+            parts = [self._checked(self.module(self._tensor(part))).cpu().numpy() for part in self._parts(rows)]
+        return np.concatenate(parts) if parts else np.empty((0, self.classes), dtype=self.dtype)
+
+    def gradients(self, rows: Rows, loss: Loss, labels: Labels, targets: Labels | None = None) -> NDArray[np.floating]:
+        """See ``Differentiable.gradients``."""
+        answer = np.empty((len(rows), self.classes + self.features), dtype=self.dtype)
+        with self._asked():
+            for start in range(0, len(rows), self._batch):
+                stop = start + self._batch
+                inputs = self._tensor(rows[start:stop]).requires_grad_()
+                logits = self._checked(self.module(inputs))
+                aimed = None if targets is None else torch.from_numpy(targets[start:stop]).to(self._device)
+                value = losses(logits, loss, torch.from_numpy(labels[start:stop]).to(self._device), aimed)
+                (slope,) = torch.autograd.grad(value.sum(), inputs)
+                answer[start:stop, : self.classes] = logits.detach().cpu().numpy()
+                answer[start:stop, self.classes :] = slope.reshape(len(slope), -1).cpu().numpy()
+        return answer
+
+    def activations(self, rows: Rows) -> NDArray[np.floating]:
+        """See ``Layered.activations``: what the last linear layer that is run is given.
+
+        Raises:
+            WorkError: the module runs no linear layer.
+        """
+        seen: list[torch.Tensor] = []
+        layers = [layer for layer in self.module.modules() if isinstance(layer, torch.nn.Linear)]
+        hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach())) for layer in layers]
+        parts = []
+        try:
+            with self._asked(), torch.inference_mode():
+                for part in self._parts(rows):
+                    seen.clear()
+                    self.module(self._tensor(part))
+                    if not seen:
+                        raise WorkError(f"{self.name} has no linear layer whose input could be read")
+                    parts.append(seen[-1].reshape(len(part), -1).cpu().numpy())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return np.concatenate(parts) if parts else np.empty((0, 1), dtype=self.dtype)
+
+    def retrain(self, rows: Rows, labels: Labels, *, seed: int) -> TorchTarget:
+        """See ``Target.retrain``."""
+        if self.trainer is None:
+            raise WorkError(f"{self.name} cannot be trained again", remedy="give the target a trainer.")
+        module = self.trainer(np.asarray(rows, dtype=self.dtype), labels, seed)
+        return TorchTarget(
+            module,
+            shape=self.shape,
+            classes=self.classes,
+            name=self.name,
+            trainer=self.trainer,
+            batch=self._batch,
+            device=self._device,
+        )
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Evaluation mode, and parameters that gather nothing; both are put back."""
+        was_training = self.module.training
+        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.module.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)  # noqa: FBT003 - torch knows it by place only
+        try:
+            yield
+        finally:
+            self.module.train(was_training)
+            for parameter in learning:
+                parameter.requires_grad_()
+
+    def _parts(self, rows: Rows) -> Iterator[Rows]:
+        yield from (rows[start : start + self._batch] for start in range(0, len(rows), self._batch))
+
+    def _tensor(self, rows: Rows) -> torch.Tensor:
+        flat = np.ascontiguousarray(rows, dtype=self.dtype)
+        if not flat.flags.writeable:
+            flat = flat.copy()
+        return torch.from_numpy(flat).to(self._device).view(len(rows), *self.shape)
+
+    def _checked(self, logits: Any) -> torch.Tensor:
+        if not isinstance(logits, torch.Tensor) or logits.ndim != _MATRIX or logits.shape[1] != self.classes:
+            raise WorkError(
+                f"{self.name} answers {getattr(logits, 'shape', type(logits).__name__)} where logits (rows, "
+                f"{self.classes}) are due",
+                remedy="wrap it in a module that returns logits, one for each class.",
+            )
+        return logits
+
+
+_MATRIX = 2
+
+
+TINY = 1e-12
+"""Keeps a ratio of logits finite where all of them are equal."""
+
+
+def losses(logits: torch.Tensor, loss: Loss, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+    """Each row's loss, ``(batch,)``. See ``Loss``."""
+    own = logits.gather(1, labels[:, None])[:, 0]
+    if targets is not None:
+        return _aimed(logits, loss, own, logits.gather(1, targets[:, None])[:, 0])
+    if loss is Loss.LOGIT:
+        return own
+    if loss is Loss.CROSS_ENTROPY:
+        return torch.logsumexp(logits, 1) - own
+    other = logits.scatter(1, labels[:, None], -torch.inf).max(1).values
+    if loss is Loss.MARGIN:
+        return other - own
+    top = logits.topk(3, dim=1).values
+    return (other - own) / (top[:, 0] - top[:, 2] + TINY)
+
+
+def _aimed(logits: torch.Tensor, loss: Loss, own: torch.Tensor, aimed: torch.Tensor) -> torch.Tensor:
+    """Losses that speak of a class aimed at."""
+    if loss is Loss.TOWARDS:
+        return aimed - torch.logsumexp(logits, 1)
+    if loss is Loss.DIFFERENCE:
+        return aimed - own
+    top = logits.topk(4, dim=1).values
+    return (aimed - own) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY)
