@@ -40,11 +40,13 @@ def broken_promise(data):
     """What is wrong with the scan of a file; empty when nothing is."""
     began = time.process_time()
     try:
-        scan_bytes(data, "fuzzed").to_json()
+        told = scan_bytes(data, "fuzzed").to_json()
     except Exception as error:  # noqa: BLE001 -- whatever escapes is what is looked for
         return f"{type(error).__name__}: {error}"
     if time.process_time() - began > SLOW_SECONDS:
         return f"{time.process_time() - began:.1f} s for {len(data)} bytes"
+    if b"file/unforeseen" in told:
+        return told[told.index(b"file/unforeseen") :][:300].decode()
     missed = differential.unseen(data)
     return f"imports that were not seen: {missed}" if missed else ""
 

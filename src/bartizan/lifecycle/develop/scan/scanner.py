@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -20,7 +20,7 @@ from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.develop.scan import detect, registry
 from bartizan.lifecycle.develop.scan.containers.directory import CENTRAL, EOCD_MAGIC, find_end
 from bartizan.lifecycle.develop.scan.containers.tar_header import is_header
-from bartizan.lifecycle.develop.scan.limits import MIB, Limits, Meter
+from bartizan.lifecycle.develop.scan.limits import MIB, LimitError, Limits, Meter
 from bartizan.lifecycle.develop.scan.links import Links
 from bartizan.lifecycle.develop.scan.pickle.constants import Buffer
 from bartizan.lifecycle.develop.scan.pickle.examine import examine_maybe_pickle
@@ -38,6 +38,7 @@ PARALLEL_FILES = 500
 """Folders with less than both are scanned sooner by one process than others are started."""
 
 
+R = TypeVar("R")
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all and the name of a file."""
 
@@ -96,25 +97,37 @@ class Scan:
         if kind == "empty":
             return Draft(source, "empty", self.limits.findings).close()
         if examine := registry.examiner(kind):
-            examined = cast("Report", examine(source, self.meter, self.examine))
+            examined = self._guarded(examine, kind, source)
             # A zip archive begins with the opcode of a persistent id, at which every plain unpickler stops.
             may_run = source.data[0] in VALID and kind not in {"pickle", "zip"}
             return self._examine_opcodes(source, examined) if may_run else examined
         if source.data[0] in VALID:
-            report = examine_maybe_pickle(source, self.meter, self.examine)
+            report = self._guarded(examine_maybe_pickle, "pickle", source)
             if report is not None:
                 return report
         if kind in registry.FORMATS:
             return self._unexamined(source, kind, f"{kind} files are not examined")
         kind = detect.recognise(source)
         if examine := registry.examiner(kind):
-            return cast("Report", examine(source, self.meter, self.examine))
+            return self._guarded(examine, kind, source)
         return self._unexamined(source, "unknown", NOT_KNOWN)
+
+    def _guarded(self, examine: Callable[..., R], kind: str, source: Source) -> R | Report:
+        """What an examiner says; bytes that it was not made for are suspicious and not examined, and others go on."""
+        try:
+            return examine(source, self.meter, self.examine)
+        except LimitError as limit:
+            return self._unexamined(source, kind, str(limit), "file/limit")
+        except Exception as error:  # noqa: BLE001 - one file must neither end the scan of others nor pass for clean
+            draft = Draft(source, kind, self.limits.findings)
+            draft.fire("file/unforeseen", f"{type(error).__name__}: {error}"[:200])
+            draft.miss(f"reading it as {kind} failed", Coverage.NOT_EXAMINED)
+            return draft.close()
 
     def _examine_opcodes(self, source: Source, report: Report) -> Report:
         """A file of another format whose bytes also do harm when they are read as a pickle is examined as both."""
         beside = source.child("<read as a pickle>", source.data)
-        hidden = examine_maybe_pickle(beside, self.meter, self.examine)
+        hidden = self._guarded(examine_maybe_pickle, "pickle", beside)
         if hidden is None or hidden.verdict is not Verdict.DANGEROUS:
             return report
         return replace(report, members=(*report.members, hidden))

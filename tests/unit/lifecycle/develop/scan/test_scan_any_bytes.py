@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bartizan.lifecycle.develop.scan import Limits, Report, scan_bytes
+from bartizan.lifecycle.develop.scan import Limits, Report, registry, scan_bytes, scan_path
+from bartizan.lifecycle.develop.scan.verdict import Coverage, Verdict
 from fixtures.corpus import gathered
 from fixtures.effort import within
 from fixtures.hostile_models import torch_archive, zipped
@@ -53,7 +54,7 @@ FORMATS = [
 def test_random_bytes_end_in_a_report(data, magic):
     report = scan_bytes(magic + data, "x", SMALL)
     assert isinstance(report, Report)
-    assert report.to_json()
+    assert b"file/unforeseen" not in report.to_json()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -65,7 +66,7 @@ def test_damaged_files_of_every_format_end_in_a_report(seed):
         for _ in range(rng.randint(1, 6)):
             at = rng.randrange(len(data) + 1)
             data[at : at + rng.randint(0, 4)] = rng.randbytes(rng.randint(0, 4))
-        assert scan_bytes(bytes(data), "x", SMALL).to_json()
+        assert b"file/unforeseen" not in scan_bytes(bytes(data), "x", SMALL).to_json()
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -74,6 +75,21 @@ def test_every_cut_of_a_file_ends_in_a_report(seed):
     for end in range(0, len(data), 7):
         report = scan_bytes(data[:end], "x", SMALL)
         assert report.exit_code != 0 or end == 0
+        assert b"file/unforeseen" not in report.to_json()
+
+
+def test_a_reader_that_fails_neither_stops_the_scan_nor_passes_for_clean(monkeypatch, tmp_path):
+    def broken(source, meter, examine):
+        raise ValueError("nobody thought of this")
+
+    readers = registry.examiner
+    monkeypatch.setattr(registry, "examiner", lambda kind: broken if kind == "gzip" else readers(kind))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"a"))
+    (tmp_path / "b.npz").write_bytes(npz())
+    report = scan_path(tmp_path)
+    first, second = report.members
+    assert (report.exit_code, first.verdict, second.coverage) == (1, Verdict.SUSPICIOUS, Coverage.EXAMINED)
+    assert any("nobody thought of this" in found.detail for found in first.findings)
 
 
 def expensive():

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from bartizan.lifecycle.develop.scan.containers.torch import ITEM_SIZES
 from bartizan.lifecycle.develop.scan.formats.cursor import BrokenFormatError, Cursor
 from bartizan.lifecycle.develop.scan.limits import LimitError, Meter
+from bartizan.lifecycle.develop.scan.pickle.constants import BrokenPickleError
 from bartizan.lifecycle.develop.scan.pickle.reading import Reader
 from bartizan.lifecycle.develop.scan.pickle.stream import Walk, walk
 from bartizan.lifecycle.develop.scan.pickle.values import Name, Symbol
@@ -139,7 +140,10 @@ class TorchTar:
 def _key(reader: Reader, symbol: Symbol, offset: int) -> str:
     """A key as text, which torch writes as text or number."""
     if symbol.__class__ is int:
-        text, number = reader.text(symbol), reader.number(symbol)
+        try:
+            text, number = reader.text(symbol), reader.number(symbol)
+        except BrokenPickleError as broken:
+            raise BrokenFormatError(f"a key: {broken}", offset) from broken
         if text is not None or number is not None:
             return str(number) if text is None else text
     raise BrokenFormatError("a key is neither text nor number", offset)

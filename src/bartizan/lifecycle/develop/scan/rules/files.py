@@ -42,6 +42,16 @@ RULES = (
         techniques=("T29",),
     ),
     rule(
+        "file/unforeseen",
+        SUSPICIOUS,
+        MEDIUM,
+        "The content is broken in a way that no rule foresaw",
+        "What loading it would do is not known; files that are well made do not do this.",
+        remedy=f"{REBUILD} If you made it yourself, report it: the scanner should have said what is wrong.",
+        cwe=("CWE-20",),
+        techniques=EVASION,
+    ),
+    rule(
         "file/limit",
         UNKNOWN,
         MEDIUM,
