@@ -10,6 +10,7 @@ import sys
 
 import joblib
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.numpy
 import skops.io
@@ -22,10 +23,12 @@ from bartizan.cli.main import run
 from bartizan.core import envelope, keys
 from bartizan.core.digest import digest_bytes
 from bartizan.core.errors import InputError
+from bartizan.core.statement import decode
 from bartizan.lifecycle.develop.convert import Tensor
 from bartizan.lifecycle.develop.scan.scanner import scan_path
 from bartizan.wiring.convert import Wanted, convert
 from bartizan.wiring.workspace import Workspace
+from fixtures.project import declare
 
 RANDOM = np.random.default_rng(7)
 ROWS = RANDOM.normal(size=(80, 4))
@@ -275,3 +278,37 @@ def test_samples_that_cannot_be_read_are_an_input_error(tmp_path):
     )
     with pytest.raises(InputError, match=r"absent\.csv cannot be read"):
         convert(Workspace(tmp_path), wanted)
+
+
+@pytest.mark.control("2.1-o")
+def test_outputs_before_and_after_conversion_agree_on_a_probe_set_and_evidence_says_so(tmp_path, ask_in):
+    project = tmp_path / "tumour"
+    declare(project)
+    table = np.loadtxt(project / "data" / "holdout.csv", delimiter=",", skiprows=1)
+    header = (project / "data" / "holdout.csv").read_text().splitlines()[0].split(",")
+    features = [place for place, name in enumerate(header) if name not in {"diagnosis", "target", "patient"}]
+    model = joblib.load(project / "model" / "tumour.joblib")
+    features = features[: model.n_features_in_]
+    probe, result = project / "probe.npy", project / "tumour.onnx"
+    np.save(probe, table[:, features])
+    code, output, said = ask_in(
+        project,
+        "convert",
+        str(project / "model" / "tumour.joblib"),
+        str(result),
+        *("--samples", str(probe), "--sign", "service", "--json"),
+    )
+    assert code == 0, said
+    found = json.loads(output)["agreement"]
+    assert (found["count"], found["agrees"], found["distinct_labels"]) == (len(table), True, 2)
+    session = onnxruntime.InferenceSession(result.read_bytes())
+    again = session.run(None, {session.get_inputs()[0].name: table[:, features].astype(np.float32)})
+    before = model.predict_proba(table[:, features])
+    assert np.abs(np.asarray(again[1]) - before).max() < 1e-3
+    with Workspace(project).view() as view:
+        about = [digest_bytes(result.read_bytes())]
+        stated = [decode(envelope.parse(entry.body).payload) for entry in view.about(about)]
+    assessment, provenance = sorted(stated, key=lambda each: each.predicate_type, reverse=True)
+    assert (assessment.predicate["method"], assessment.predicate["result"]) == ("convert.agreement", "passed")
+    assert assessment.predicate["metrics"]["agreement"]["value"] == 1
+    assert provenance.predicate_type == "https://slsa.dev/provenance/v1"

@@ -23,7 +23,6 @@ from bartizan.core import envelope, predicates
 from bartizan.core.digest import Digest, digest_bytes, short
 from bartizan.core.errors import ArtefactError, InputError, TrustError
 from bartizan.core.ports import Signer
-from bartizan.core.statement import Statement
 from bartizan.lifecycle.develop import convert as rules
 from bartizan.lifecycle.develop.convert import TENSOR_FORMATS, Agreement, Conversion, Format
 from bartizan.lifecycle.develop.scan.scanner import scan_bytes, scan_path
@@ -105,8 +104,8 @@ def convert(workspace: Workspace, wanted: Wanted) -> Converted:
     if made.refused:
         return Converted(refused=made.refused, source=report.digest, agreement=made.agreement)
     result = digest_bytes(made.data)
-    said = _statement(wanted, report, made, result, (began, workspace.clock()))
-    body, sealed = _sealed(workspace, said, signer)
+    done = _conversion(wanted, report, made, result, (began, workspace.clock()))
+    body, sealed = _sealed(workspace, done, signer)
     _write(wanted.target, made.data)
     _write(wanted.statement, body)
     return Converted(
@@ -188,29 +187,27 @@ def _samples(wanted: Wanted, features: int) -> tuple[NDArray[np.float64], str]:
 # ---- statement
 
 
-def _statement(
+def _conversion(
     wanted: Wanted, report: Report, made: _Made, result: Digest, times: tuple[datetime, datetime]
-) -> Statement:
+) -> Conversion:
     held = dict.fromkeys(made.confinement.in_force, "in force") | made.confinement.missing
-    return rules.statement_of(
-        Conversion(
-            source_name=wanted.source.name,
-            source_digest=Digest(report.digest or ""),
-            result_name=wanted.target.name,
-            result_digest=result,
-            to=wanted.to,
-            part=wanted.part,
-            accept=wanted.accept,
-            reason=wanted.reason,
-            agreement=made.agreement,
-            source_scan=digest_bytes(report.to_json()),
-            result_scan=digest_bytes(made.result_scan.to_json()),
-            confinement=held,
-            versions=_versions(wanted.to),
-            began=times[0],
-            ended=times[1],
-            by=bartizan.__version__,
-        )
+    return Conversion(
+        source_name=wanted.source.name,
+        source_digest=Digest(report.digest or ""),
+        result_name=wanted.target.name,
+        result_digest=result,
+        to=wanted.to,
+        part=wanted.part,
+        accept=wanted.accept,
+        reason=wanted.reason,
+        agreement=made.agreement,
+        source_scan=digest_bytes(report.to_json()),
+        result_scan=digest_bytes(made.result_scan.to_json()),
+        confinement=held,
+        versions=_versions(wanted.to),
+        began=times[0],
+        ended=times[1],
+        by=bartizan.__version__,
     )
 
 
@@ -235,15 +232,26 @@ def _signer(workspace: Workspace, key: str) -> Signer | None:
     return signer
 
 
-def _sealed(workspace: Workspace, said: Statement, signer: Signer | None) -> tuple[bytes, Digest | None]:
-    """The statement as it is written beside the result: signed where there is a key, then also into the ledger."""
+def _sealed(workspace: Workspace, done: Conversion, signer: Signer | None) -> tuple[bytes, Digest | None]:
+    """The statement as it is written beside the result: signed where there is a key.
+
+    In a project it enters the ledger too, and with it how far both agree, as an assessment.
+    """
+    said = rules.statement_of(done)
     if signer is None:
         return said.encode(), None
     body = envelope.seal_statement(said, [signer])
     if not workspace.declaration.is_file():
         return body, None
-    workspace.append([body])
+    workspace.append([body, *_measured(workspace, done, signer)])
     return body, envelope.parse(body).digest
+
+
+def _measured(workspace: Workspace, done: Conversion, signer: Signer) -> list[bytes]:
+    """The assessment, when the key may sign any."""
+    with workspace.view() as view:
+        reason = view.trust.why_not(signer.keyid, predicates.ASSESSMENT, workspace.now(view))
+    return [] if reason else [envelope.seal_statement(rules.assessment_of(done), [signer])]
 
 
 def _write(path: Path, data: bytes) -> None:

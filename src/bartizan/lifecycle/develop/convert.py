@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, canonical_json, digest_bytes
 from bartizan.core.errors import ArtefactError, InputError
-from bartizan.core.predicates import BuildDefinition, Builder, BuildMetadata, Descriptor, RunDetails
+from bartizan.core.predicates import Assessment, BuildDefinition, Builder, BuildMetadata, Descriptor, Input, RunDetails
 from bartizan.core.statement import Statement, make
 from bartizan.lifecycle.develop.scan.verdict import Report, Verdict
+from bartizan.redteam.statistics import proportion
 
 Format = Literal["safetensors", "npz", "skops", "onnx"]
 FORMATS: tuple[Format, ...] = ("safetensors", "npz", "skops", "onnx")
@@ -397,3 +398,20 @@ def statement_of(done: Conversion) -> Statement:
         ),
     )
     return make(predicates.PROVENANCE, {done.result_name: done.result_digest}, provenance)
+
+
+def assessment_of(done: Conversion) -> Statement:
+    """How far the result answers like its source, as an assessment of the result (principle 2.1)."""
+    agreement = done.agreement
+    same = agreement.identical_labels if agreement.compared == "answers" else agreement.count
+    assessment = Assessment(
+        method="convert.agreement",
+        summary=f"{done.result_name} against {done.source_name}: {agreement.words}.",
+        result="passed" if agreement.agrees else "failed",
+        metrics={"agreement": proportion(same, agreement.count).metric()},
+        family="conversion",
+        settings=msgspec.to_builtins(agreement),
+        inputs=(Input.of(done.source_name, done.source_digest),),
+        performed_at=done.ended,
+    )
+    return make(predicates.ASSESSMENT, {done.result_name: done.result_digest}, assessment)
