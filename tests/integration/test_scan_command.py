@@ -47,6 +47,17 @@ def test_findings_win_over_what_was_not_examined(tmp_path, ask_in):
     assert ask_in(tmp_path, "scan", str(tmp_path))[0] == 1
 
 
+def test_a_path_that_is_missing_does_not_hide_what_is_in_the_others(tmp_path, ask_in):
+    (tmp_path / "good.pkl").write_bytes(b"\x80\x04K\x01.")
+    (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'id'\ntR.")
+    gone = str(tmp_path / "gone.pkl")
+    code, output, said = ask_in(tmp_path, "scan", gone, str(tmp_path / "good.pkl"))
+    assert (code, "good.pkl" in output, "gone.pkl" in said) == (2, True, True)
+    code, output, said = ask_in(tmp_path, "scan", gone, str(tmp_path / "evil.pkl"))
+    assert (code, "evil.pkl" in output, "gone.pkl" in said) == (1, True, True)
+    assert ask_in(tmp_path, "scan", gone)[0] == 2
+
+
 def test_standard_input_is_scanned(tmp_path, ask_in, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(EVIL)))
     code, out, _ = ask_in(tmp_path, "scan", "-", "--json")

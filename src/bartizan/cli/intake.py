@@ -256,7 +256,7 @@ def _headline(case: Case, progress: Progress, *, admitted: bool) -> str:
     if admitted:
         return f"{case.artefact_id} is admitted: {case.admitted_to}"
     if progress.is_dangerous:
-        return f"{case.artefact_id} is turned away: {progress.scan}"
+        return f"{case.artefact_id} is turned away and stays in quarantine: {progress.scan}"
     lacking = ", ".join(each.rule.id for each in progress.result.results if each.state == "unmet") or "a decision"
     return f"{case.artefact_id} stays in quarantine (case {case.id}); missing: {lacking}. {_next(case, lacking)}"
 

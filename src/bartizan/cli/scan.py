@@ -17,7 +17,7 @@ from bartizan.cli.main import FAILED, FOUND
 from bartizan.cli.output import as_json, load, say, show, workspace
 from bartizan.cli.scan_text import describe
 from bartizan.core.digest import Digest
-from bartizan.core.errors import InputError
+from bartizan.core.errors import ArtefactError, InputError
 from bartizan.lifecycle.develop.scan.acceptance import (
     MAX_BYTES,
     Judged,
@@ -76,7 +76,7 @@ def scan(
     accepted = read_scan_policy(ctx, policy, policy_key)
     earlier = read_baseline(read_small(baseline)) if baseline else frozenset[Digest]()
     with _progress() as progress:
-        reports = [_scan(path, jobs, progress) for path in paths]
+        reports, missing = _scan_all(paths, jobs, progress)
     judged = [judge(report, accepted, earlier) for report in reports]
     if sarif:
         findings_to_sarif = load("bartizan.assurance.sarif:findings_to_sarif")
@@ -89,13 +89,30 @@ def scan(
         else:
             for line in describe(each, color=sys.stdout.isatty()):
                 click.echo(line)
-    codes = {each.exit_code for each in judged}
+    for line in missing:
+        say(line)
+    codes = {each.exit_code for each in judged} | ({FAILED} if missing else set())
     return FOUND if FOUND in codes else max(codes, default=FAILED)
 
 
 def _tell_of_expired(judged: Judged) -> None:
     for entry in judged.expired:
         say(f"accepted only until {entry.expires}: {entry.rule or entry.digest}")
+
+
+def _scan_all(
+    paths: tuple[Path, ...], jobs: int, progress: Callable[[int, int, str], None]
+) -> tuple[list[Report], list[str]]:
+    """Reports, and in words what could not be opened: one path that is missing does not hide what is in the others."""
+    reports, missing = [], []
+    for path in paths:
+        try:
+            reports.append(_scan(path, jobs, progress))
+        except ArtefactError as error:
+            if len(paths) == 1:
+                raise
+            missing.append(f"not examined: {error.message}")
+    return reports, missing
 
 
 def _scan(path: Path, jobs: int, progress: Callable[[int, int, str], None]) -> Report:
