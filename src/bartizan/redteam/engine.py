@@ -37,6 +37,7 @@ from bartizan.targets.protocol import (
     Loss,
     Rows,
     Target,
+    TrainsTogether,
     Transparent,
 )
 
@@ -210,6 +211,10 @@ class Engine:
         self._max_call_rows = max_call_rows
         self._dtype: np.dtype[Any] = getattr(target, "dtype", np.dtype(np.float64))
         self._fitted: OrderedDict[bytes, Target] = OrderedDict()
+        self._together = target if isinstance(target, TrainsTogether) else None
+        self._begun: set[bytes] = set()
+        """Models that were trained at some time."""
+        self._runs: Sequence[Run] = ()
 
     def drive(self, runs: Sequence[Run], note: str = "") -> None:
         """Take all runs to their end, in lock-step. Results are in the runs.
@@ -218,6 +223,7 @@ class Engine:
             WorkError: an attack breaks the rules, or the target cannot answer.
         """
         started = time.perf_counter()
+        self._runs = runs
         for run in runs:
             run.start()
             run.inspect(self._target)
@@ -298,13 +304,26 @@ class Engine:
         key = _fit_digest(fit)
         if key not in self._fitted:
             started = time.perf_counter()
-            self._fitted[key] = self._target.retrain(fit.rows, fit.labels, seed=fit.seed)
+            fitted = self._train(key, fit)
             self.usage.target_seconds += time.perf_counter() - started
-            self.usage.fits += 1
+            self.usage.fits += len(fitted)
+            self._fitted |= fitted
         self._fitted.move_to_end(key)
-        while len(self._fitted) > KEPT_MODELS:
+        while len(self._fitted) > (self._together.at_once if self._together else KEPT_MODELS):
             self._fitted.popitem(last=False)
         return self._fitted[key]
+
+    def _train(self, key: bytes, fit: Fit) -> dict[bytes, Target]:
+        """The model, and with it, where that is cheap, those that were asked for after it and not yet trained."""
+        if self._together is None:
+            return {key: self._target.retrain(fit.rows, fit.labels, seed=fit.seed)}
+        asked = [(_fit_digest(other), other) for run in self._runs for other in run.fits]
+        later = asked[next((place for place, (digest, _) in enumerate(asked) if digest == key), 0) :]
+        fresh = [(digest, other) for digest, other in dict(later).items() if digest not in self._begun | {key}]
+        chosen = {key: fit} | dict(fresh[: self._together.at_once - 1])
+        self._begun |= chosen.keys()
+        models = self._together.retrain_many([(one.rows, one.labels, one.seed) for one in chosen.values()])
+        return dict(zip(chosen, models, strict=True))
 
     def _model_key(self, run: Run, query: Question) -> bytes:
         return b"" if query.model == VICTIM else _fit_digest(run.fits[query.model - 1])

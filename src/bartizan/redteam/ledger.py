@@ -121,6 +121,9 @@ def ordinals(sample: NDArray[np.int64]) -> NDArray[np.int64]:
         counted = np.empty_like(sample)
         counted[order] = ordinals(sample[order])
         return counted
-    starts = np.r_[0, np.flatnonzero(sample[1:] != sample[:-1]) + 1, sample.size]
+    again = sample[1:] == sample[:-1]
+    if not again.any():
+        return np.ones(sample.size, dtype=np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(~again) + 1, [sample.size]])
     since: NDArray[np.int64] = np.arange(1, sample.size + 1) - np.repeat(starts[:-1], np.diff(starts))
     return since

@@ -21,20 +21,36 @@ from bartizan.core.errors import ArtefactError, InputError, WorkError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.system import ModelPart
 from bartizan.redteam import learners, statistics
-from bartizan.redteam.attack import VICTIM, Attack, Fit, Request, Search
+from bartizan.redteam.attack import VICTIM, Attack, Fit, Query, Request, Search
+from bartizan.redteam.attribute import AttributeInference
+from bartizan.redteam.canaries import Memorisation
 from bartizan.redteam.engine import Run
-from bartizan.redteam.family import Case, Material, Measurement, Measuring, Point, ask
+from bartizan.redteam.family import Case, Family, Material, Measurement, Measuring, Point, ask
+from bartizan.redteam.inversion import Inversion
 from bartizan.redteam.journal import Answer
 from bartizan.redteam.ledger import Budget
+from bartizan.redteam.properties import PropertyInference
 from bartizan.redteam.statistics import Estimate
 from bartizan.redteam.tasks import MembershipGuess, MembershipResult, MembershipTask, Shadow
+from bartizan.targets.feasible import Space
+from bartizan.targets.protocol import Access, Rows
 from bartizan.targets.table import Table
+
+GAMES: dict[str, Family] = {
+    "attribute": AttributeInference(),
+    "inversion": Inversion(),
+    "memorisation": Memorisation(),
+    "property": PropertyInference(),
+}
+"""Families of the privacy attacks that play another game than membership, which they name as ``game``."""
 
 Truth = NDArray[np.bool_]
 """``(records,)``: which records the target was trained on."""
 
 MAX_RECORDS = 20_000
 """Records in question; a larger pool is thinned out, because each shadow model trains on half of it."""
+NOISE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
+"""Sizes of the noise around a record, in standard deviations of each feature, where labels alone are answered."""
 MAX_ANSWERS = 1 << 26
 """Numbers that all shadow models answer together; bounds the memory."""
 LEAST_SHADOWS = 8
@@ -42,6 +58,8 @@ LEAST_SHADOWS = 8
 RATES = {"tpr_at_1_percent_fpr": 0.01, "tpr_at_0_1_percent_fpr": 0.001}
 """False positive rates at which a leak is stated: accusing few and being right is what harms people."""
 CURVE_POINTS = 13
+DRAWN = ("loss_threshold", "lira_offline", "lira_pooled", "rmia")
+"""Rules whose curves are part of the report; the figures of all are."""
 BLIND_RECORDS = 2_000
 """Records on which the control without a model is trained; more would not make it see more."""
 BLIND_LEARNERS = (learners.Learner("linear", 1e-2), learners.Learner("radial", 1e-2))
@@ -64,15 +82,17 @@ class Privacy:
     """See ``Family``."""
 
     name = "privacy"
-    settings: tuple[str, ...] = ("seed", "shadow_models")
+    settings: tuple[str, ...] = ("seed", "shadow_models", "query_budget")
 
     def case(self, attack: Attack, material: Material, rng: np.random.Generator) -> Case:
-        """All records, mixed; random halves for the shadow models.
+        """All records, mixed; random halves for the shadow models. Attacks of another game get its case.
 
         Raises:
             ArtefactError: a class has so few records that halves could lack it.
             InputError: too few shadow models are allowed.
         """
+        if (game := GAMES.get(getattr(attack, "game", ""))) is not None:
+            return game.case(attack, material, rng)
         shadows = material.settings.shadow_models // 2 * 2
         if shadows < LEAST_SHADOWS:
             raise InputError(
@@ -80,7 +100,9 @@ class Privacy:
                 f"at least {LEAST_SHADOWS}",
                 remedy="allow more shadow models, or name the attacks to run without privacy.membership.",
             )
-        most = min(MAX_RECORDS, MAX_ANSWERS // (shadows * len(material.model.classes)))
+        views = 0 if Access.SCORES in attack.needs else len(NOISE)
+        answers = 1 + views if views else len(material.model.classes)
+        most = min(MAX_RECORDS // (1 + views // 4), MAX_ANSWERS // (shadows * answers))
         table, members, dropped = _pool(material.training, material.evaluation, most, rng)
         halves = _halves(table.labels, shadows, material.model.classes, rng)
         seeds = rng.choice(2**31, shadows, replace=False)
@@ -89,10 +111,11 @@ class Privacy:
             labels=table.labels,
             classes=len(material.model.classes),
             shadows=tuple(Shadow(half, int(seed)) for half, seed in zip(halves, seeds, strict=True)),
+            neighbours=_neighbours(table.rows, material.space, rng) if views else np.empty((0, table.rows.shape[1])),
         )
         return Case(
             task=task,
-            budget=Budget(samples=len(table), per_sample=1, fits=shadows),
+            budget=Budget(samples=len(table), per_sample=1 + views, fits=shadows),
             truth=Game(attack, members, material.model),
             knowledge="holds the records in question with their classes, and can train models of the same kind on them",
             settings={
@@ -101,11 +124,14 @@ class Privacy:
                 "in_both_sets_dropped": dropped,
                 "shadow_models": shadows,
                 "shadow_training_records": len(table) // 2,
+                "queries_per_record": 1 + views,
             },
         )
 
     def measure(self, case: Case, run: Run, rng: np.random.Generator) -> Measuring:
-        """Score both games, and what can be told without any model."""
+        """Score both games, and what can be told without any model. Cases of another game are measured by it."""
+        if (other := GAMES.get(getattr(getattr(case.truth, "attack", None), "game", ""))) is not None:
+            return (yield from other.measure(case, run, rng))
         game: Game = case.truth
         result = run.candidates
         if not isinstance(result, MembershipResult):
@@ -119,8 +145,8 @@ class Privacy:
         return Measurement(
             summary=_summary(metrics, game.members),
             metrics={name: estimate.metric() for name, estimate in metrics.items()} | {"blind_auc": blind.metric()},
-            curves={f"roc_{rule}": score.points() for rule, score in this_model.items()}
-            | {f"pipeline_roc_{rule}": score.points() for rule, score in pipeline.items()},
+            curves={f"roc_{rule}": score.points() for rule, score in this_model.items() if rule in DRAWN}
+            | {f"pipeline_roc_{rule}": score.points() for rule, score in pipeline.items() if rule in DRAWN},
             tables={
                 "headline_rule": named,
                 "rules": {rule: _plain(score.estimates()) for rule, score in this_model.items()},
@@ -171,6 +197,12 @@ def _complements(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray
     inside = np.zeros(len(labels), dtype=np.bool_)
     inside[order[int(rng.integers(2)) :: 2]] = True
     return np.array([inside, ~inside])
+
+
+def _neighbours(rows: Rows, space: Space, rng: np.random.Generator) -> Rows:
+    """``(len(NOISE) * records, features)``: possible rows around each record, ever farther away."""
+    views = [space.project(rows + size * space.scale * rng.normal(size=rows.shape), rows) for size in NOISE]
+    return np.concatenate(views)
 
 
 # -- the measure -----------------------------------------------------------------------------------
@@ -280,20 +312,28 @@ def _drive(
             request = search.send(reply)
             if isinstance(request, Fit):
                 reply = seeds[request.seed] + 1
-            elif request.rows is task.rows or np.array_equal(request.rows, task.rows):
-                reply = answers[victim if request.model == VICTIM else request.model - 1]
-            else:
+                continue
+            if not isinstance(request, Query):
+                raise WorkError("a membership attack asks for something else than answers about its records")
+            reply = answers[victim if request.model == VICTIM else request.model - 1]
+            if not np.array_equal(request.rows, _askable(task, len(reply))):
                 raise WorkError("a membership attack asks about other rows than those of its task")
     except StopIteration as end:
         result: MembershipResult = end.value
         return result
 
 
+def _askable(task: MembershipTask, asked: int) -> Rows:
+    """The first ``asked`` rows that a membership attack may ask about."""
+    every = task.rows if asked == len(task.rows) else np.concatenate([task.rows, task.neighbours])
+    return every[:asked]
+
+
 def _spot_check(task: MembershipTask, result: MembershipResult) -> Generator[Request, Any, None]:
     """Ask the last shadow model again: what the attack says it answered is what it answers."""
     shadow, claimed = task.shadows[-1], result.answers[-1]
     model = yield Fit(task.rows[shadow.inside], task.labels[shadow.inside], shadow.seed)
-    answer = yield ask(task.rows, model=model, scores=claimed.ndim > 1)
+    answer = yield ask(_askable(task, len(claimed)), model=model, scores=claimed.ndim > 1)
     if answer.shape != claimed.shape or not np.allclose(answer, claimed, atol=TOLERANCE):
         raise WorkError(
             "a shadow model trained again on the same records with the same seed answers otherwise",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bartizan.redteam.ledger import UNLIMITED
 from bartizan.targets.feasible import Space
-from bartizan.targets.protocol import Labels, Rows
+from bartizan.targets.protocol import Labels, Rows, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,16 @@ class EvasionTask:
     def change(self, rows: Rows, sample: NDArray[np.int64]) -> NDArray[np.float64]:
         """``(batch,)``: how far ``rows`` are from their ``sample``."""
         return self.space.change(rows, self.rows[sample], self.norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """Candidates of an evasion attack that also proves how far away every other row is."""
+
+    rows: Rows
+    """``(samples, features)``, as an attack without proof returns them."""
+    bound: NDArray[np.float64]
+    """``(samples,)``: no possible row whose change is smaller gets another class; 0 where nothing is proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +164,10 @@ class MembershipResult:
     """What each shadow model answered to all that was asked, so that it can play the victim in its turn."""
 
 
+Teacher = Callable[[Rows, Scores, np.random.Generator], Callable[[Rows], Scores]]
+"""Trains on rows ``(batch, features)`` and probabilities ``(batch, classes)``; gives what answers with the latter."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractionTask:
     """Copy the model by asking it.
@@ -170,6 +184,11 @@ class ExtractionTask:
     """Queries allowed altogether; all are charged to sample 0."""
     checkpoints: tuple[int, ...]
     """Numbers of queries after which a substitute is wanted, rising, the last one at most ``budget``."""
+    foreign: Rows | None = None
+    """``(rows, features)``: rows of another kind that the adversary owns, such as other pictures; None when it
+    has none and must make some up."""
+    learner: Teacher | None = None
+    """How the adversary trains its copies; None when it chooses among small learners of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,6 +110,18 @@ class Differentiable(Target, Protocol):
 
     def gradients(self, rows: Rows, loss: Loss, labels: Labels, targets: Labels | None = None) -> NDArray[np.floating]:
         """Logits, and behind them the gradient of each row's loss, ``(batch, classes + features)``."""
+
+
+@runtime_checkable
+class TrainsTogether(Target, Protocol):
+    """A target whose training is much cheaper for many models at once. Offers TRAINING."""
+
+    @property
+    def at_once(self) -> int:
+        """How many models it can train, and hold, together."""
+
+    def retrain_many(self, fits: Sequence[tuple[Rows, Labels, int]]) -> Sequence[Target]:
+        """What ``retrain`` would give for each ``(rows, labels, seed)``."""
 
 
 @runtime_checkable

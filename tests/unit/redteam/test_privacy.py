@@ -18,6 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 from bartizan.core.errors import ArtefactError, InputError, WorkError
 from bartizan.redteam.attacks.privacy.membership import Membership
 from bartizan.redteam.family import Point
+from bartizan.redteam.membership import RULES
 from bartizan.redteam.privacy import Privacy, _complements, _pipeline
 from bartizan.redteam.tasks import MembershipTask, Shadow
 from fixtures.games import arrays_in, halves, material, noisy_digits, play
@@ -36,12 +37,11 @@ def leaking_forest():
 
 
 def test_lira_finds_the_members_of_an_overfitted_forest():
-    # Measured: AUC .97, TPR .60 at 1 %, .25 at 0.1 %; with 32 shadow models .97, .60, .32. SACRO-ML 2.0.1 with 50
-    # shadow models on another model of this kind: .943, .44 at 0.5 %, .28 at 0.1 %.
+    # Measured with 16 shadow models: AUC .97, TPR .61 at 1 %, .34 at 0.1 %.
     metrics = leaking_forest().metrics
     assert metrics["pipeline_auc"].low > 0.95
     assert metrics["pipeline_tpr_at_1_percent_fpr"].low > 0.45
-    assert metrics["pipeline_tpr_at_0_1_percent_fpr"].value > 0.15
+    assert metrics["pipeline_tpr_at_0_1_percent_fpr"].value > 0.27
     assert metrics["auc"].low > 0.95
     assert metrics["tpr_at_1_percent_fpr"].low > 0.3
     assert metrics["balanced_accuracy_advantage"].low > 0.7
@@ -50,23 +50,23 @@ def test_lira_finds_the_members_of_an_overfitted_forest():
 def test_lira_beats_the_loss_threshold_where_false_alarms_are_few():
     for game in ("rules", "pipeline_rules"):
         rules = leaking_forest().measurement.tables[game]
-        lira, loss = (rules[rule]["tpr_at_1_percent_fpr"] for rule in ("lira_online", "loss_threshold"))
+        lira, loss = (rules[rule]["tpr_at_1_percent_fpr"] for rule in ("lira_pooled", "loss_threshold"))
         assert lira[1] > 2 * loss[2]
         assert lira[0] > 10 * loss[0]
 
 
 def test_each_rule_is_reported_beside_the_one_named_in_advance():
     game = leaking_forest()
-    assert game.measurement.tables["headline_rule"] == "lira_online"
+    assert game.measurement.tables["headline_rule"] == "lira_pooled"
     rules = game.measurement.tables["pipeline_rules"]
-    assert set(rules) == {"loss_threshold", "calibrated", "lira_offline", "lira_online"}
+    assert set(rules) == set(RULES)
     metric = game.metrics["pipeline_auc"]
-    assert rules["lira_online"]["auc"] == [metric.value, metric.low, metric.high]
+    assert rules["lira_pooled"]["auc"] == [metric.value, metric.low, metric.high]
     assert {finding.rule for finding in game.measurement.findings} == {"redteam/membership"}
 
 
 def test_the_curve_is_ready_for_logarithmic_axes():
-    points = leaking_forest().measurement.curves["pipeline_roc_lira_online"]
+    points = leaking_forest().measurement.curves["pipeline_roc_lira_pooled"]
     assert all(isinstance(point, Point) and point.x > 0 for point in points)
     assert points[-1].x == points[-1].value == 1.0
     assert (np.diff([point.value for point in points]) >= 0).all()
@@ -195,7 +195,7 @@ def case_of(seed=0, **settings):
 def test_a_task_holds_neither_the_truth_nor_a_way_to_it():
     case = case_of()
     members = case.truth.members
-    assert {field.name for field in fields(MembershipTask)} == {"rows", "labels", "classes", "shadows"}
+    assert {field.name for field in fields(MembershipTask)} == {"rows", "labels", "classes", "shadows", "neighbours"}
     for array in arrays_in(case.task):
         if array.shape == members.shape and array.dtype == bool:
             assert abs(np.corrcoef(array, members)[0, 1]) < 0.2
