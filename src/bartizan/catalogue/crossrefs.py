@@ -19,6 +19,7 @@ def dangling(entries: Entries) -> list[str]:
     for control in entries.controls:
         faults += known.of_control(control)
     faults += known.of_places(entries)
+    faults += known.of_guidance(entries)
     return faults + list(_repeated(entries))
 
 
@@ -80,6 +81,19 @@ class _Known:
             yield from _missing(profile.id, "right", held, self.rights)
         for attack in entries.meta.attack_types:
             yield from _missing(attack.id, "technique", attack.techniques, self.techniques)
+        yield from self._of_atlas(entries)
+
+    def of_guidance(self, entries: Entries) -> Iterator[str]:
+        """References of audiences, and families of techniques that no text explains."""
+        families = {family.id for family in entries.families}
+        for audience in entries.audiences:
+            yield from _missing(audience.id, "family", audience.families, families)
+            yield from _missing(audience.id, "control", audience.controls, self.controls)
+        if families:
+            for technique in entries.techniques:
+                yield from _missing(technique.id, "family", (technique.family,), families)
+
+    def _of_atlas(self, entries: Entries) -> Iterator[str]:
         current = self.atlas_techniques | self.atlas_mitigations | entries.atlas.tactics.keys()
         yield from _missing("atlas.aliases", "ATLAS id", entries.atlas.aliases.values(), current)
         yield from _missing("atlas.added_since_legacy", "ATLAS id", entries.atlas.added_since_legacy, current)

@@ -132,6 +132,65 @@ class Profile(Entry, frozen=True, kw_only=True):
     positions: dict[str, tuple[str, ...]]
 
 
+class Family(Entry, frozen=True, kw_only=True):
+    """A family of techniques in plain words, for briefings."""
+
+    id: str
+    """As in ``Technique.family``."""
+    title: str
+    plain: str
+    """What it is, for people who never attacked anything."""
+    signs: tuple[str, ...]
+    """What one would see."""
+    habits: tuple[str, ...]
+    """What helps against it, whoever one is."""
+    labs: tuple[str, ...] = ()
+    """Names of the lessons that show it."""
+
+
+class Audience(Entry, frozen=True, kw_only=True):
+    """Whom a briefing is for."""
+
+    id: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    """Other names under which a declaration may list the role."""
+    families: tuple[str, ...]
+    """Families of techniques that concern the role wherever they pass."""
+    stages: tuple[str, ...] = ()
+    """Stages of the life cycle that the role works in: what passes there concerns it, too."""
+    know: tuple[str, ...]
+    do: tuple[str, ...]
+    watch: tuple[str, ...]
+    """What to look out for."""
+    personal_data: tuple[str, ...]
+    """Said when the system holds data about people."""
+    controls: tuple[str, ...]
+    """Controls to which a briefing of the role is evidence."""
+
+
+class Standard(Entry, frozen=True, kw_only=True):
+    """A standard, law or framework to watch."""
+
+    id: str
+    name: str
+    title: str
+    publisher: str
+    version: str
+    status: str
+    """``published``, ``draft``, ``living`` or ``withdrawn``."""
+    dated: str
+    """Month of that version (``2025-12``); empty when it has none yet."""
+    checked: str
+    """Day on which we last looked (``2026-11-21``)."""
+    as_of: str
+    """Month of the newest information that was found then: what came later is not known here."""
+    topics: tuple[str, ...]
+    about: str
+    watch_for: str
+    """What change would concern us."""
+
+
 class Nist(Entry, frozen=True, kw_only=True):
     """Ids and names of NIST AI 100-2 E2025."""
 
@@ -206,3 +265,6 @@ class Entries(Entry, frozen=True, kw_only=True):
     mitigations: tuple[Mitigation, ...]
     access_points: tuple[AccessPoint, ...]
     profiles: tuple[Profile, ...]
+    families: tuple[Family, ...] = ()
+    audiences: tuple[Audience, ...] = ()
+    standards: tuple[Standard, ...] = ()

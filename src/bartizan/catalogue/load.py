@@ -12,12 +12,15 @@ import msgspec
 
 from bartizan.catalogue.entries import (
     AccessPoint,
+    Audience,
     Control,
     Entries,
     Entry,
+    Family,
     Mitigation,
     Principle,
     Profile,
+    Standard,
     Technique,
 )
 from bartizan.core.digest import Digest, digest_json
@@ -34,7 +37,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """One entry that a search found."""
 
     kind: str
-    """``principle``, ``control``, ``technique``, ``mitigation``, ``access point`` or ``profile``."""
+    """``principle``, ``control``, ``technique``, ``mitigation``, ``access point``, ``profile`` or ``standard``."""
     id: str
     title: str
 
@@ -83,6 +86,21 @@ class Catalogue(msgspec.Struct, frozen=True, dict=True):
     def profiles(self) -> Mapping[str, Profile]:
         """Profiles by id."""
         return {entry.id: entry for entry in self.entries.profiles}
+
+    @functools.cached_property
+    def families(self) -> Mapping[str, Family]:
+        """Families of techniques by id."""
+        return {entry.id: entry for entry in self.entries.families}
+
+    @functools.cached_property
+    def audiences(self) -> Mapping[str, Audience]:
+        """Audiences of briefings by id."""
+        return {entry.id: entry for entry in self.entries.audiences}
+
+    @functools.cached_property
+    def standards(self) -> Mapping[str, Standard]:
+        """Standards to watch by id."""
+        return {entry.id: entry for entry in self.entries.standards}
 
     @functools.cached_property
     def tokens(self) -> frozenset[str]:
@@ -145,6 +163,7 @@ class Catalogue(msgspec.Struct, frozen=True, dict=True):
             *(("access point", entry.id, entry.asset, entry) for entry in self.entries.access_points),
             *(("profile", entry.id, entry.title, entry) for entry in self.entries.profiles),
             *(("control", entry.id, entry.item, entry) for entry in self.entries.controls),
+            *(("standard", entry.id, entry.name, entry) for entry in self.entries.standards),
         )
         return tuple(
             (

@@ -57,6 +57,9 @@ def assemble(folder: Path = SOURCES) -> Entries:
             "mitigations": _read_all(folder, "mitigations", "mitigation"),
             "access_points": sorted(points, key=lambda point: (_STAGES.index(point["stage"]), point["id"])),
             "profiles": _read_all(folder, "profiles", "profile"),
+            "families": _read_all(folder, "families", "family"),
+            "audiences": _read_all(folder, "audiences", "audience"),
+            "standards": _read_all(folder, "standards", "standard"),
         },
         Entries,
     )

@@ -7,8 +7,9 @@ import msgspec
 
 from bartizan.catalogue.load import catalogue as load_catalogue
 from bartizan.cli.main import FOUND, OK
-from bartizan.cli.output import as_json, say, show, show_json, table
+from bartizan.cli.output import as_json, say, show, show_json, table, workspace
 from bartizan.core.errors import InputError
+from bartizan.wiring.standards import overdue, state_standards
 
 
 @click.group()
@@ -35,6 +36,8 @@ def show_entry(entry_id: str, as_json: bool) -> None:
         known.mitigations,
         known.access_points,
         known.profiles,
+        known.audiences,
+        known.standards,
     ):
         if entry_id in entries:
             _print(entries[entry_id], as_json)
@@ -81,3 +84,37 @@ def search(words: tuple[str, ...], as_json: bool) -> int:
         table(("KIND", "ID", "TEXT"), [(hit.kind, hit.id, hit.title) for hit in hits])
         say(f"{len(hits)} found")
     return OK if hits else FOUND
+
+
+@catalogue.command()
+@click.option("--max-age", default="", metavar="TIME", help="Longest time since the last check: 180d, 1y.")
+@click.option("--state", is_flag=True, help="Sign the list into the ledger of this project.")
+@as_json
+@click.pass_context
+def standards(ctx: click.Context, max_age: str, state: bool, as_json: bool) -> int:
+    """List the standards to watch: version and status as known here, and when that was checked.
+
+    AS OF is the newest information that was found at the check. Exit code 1 when --max-age is given and the last
+    check of some standard is older.
+
+    \b
+    Example: bartizan catalogue standards
+             bartizan catalogue standards --max-age 180d --state
+    """
+    space = workspace(ctx)
+    listed = tuple(load_catalogue().standards.values())
+    late = overdue(listed, max_age, space.clock()) if max_age else ()
+    if as_json:
+        show_json({"standards": listed, "overdue": [entry.id for entry in late]})
+    else:
+        head = ("NAME", "VERSION", "STATUS", "DATED", "CHECKED", "AS OF", "ABOUT")
+        rows = [
+            (entry.name, entry.version, entry.status, entry.dated, entry.checked, entry.as_of, entry.title)
+            for entry in listed
+        ]
+        table(head, rows)
+    if state:
+        say(f"stated as {state_standards(space, listed)[:12]}")
+    for entry in late:
+        say(f"{entry.name} was last checked on {entry.checked}, longer ago than {max_age}")
+    return FOUND if late else OK

@@ -19,6 +19,7 @@ _KINDS = ("approval", "rejection", "exception", "disclosure", "risk", "scope", "
 @click.option("--concerns", multiple=True, help="Catalogue id decided upon, such as T08 or 4.1; may be repeated.")
 @click.option("--no", "refuse", is_flag=True, help="Decide no.")
 @click.option("--key", default="", help="Name of the key that signs. Default: that of whoever holds the role.")
+@click.option("--drill", default="", help="For a briefing: the exercise that you took part in.")
 @as_json
 @click.pass_context
 def decide(
@@ -32,6 +33,7 @@ def decide(
     concerns: tuple[str, ...],
     refuse: bool,
     key: str,
+    drill: str,
     as_json: bool,
 ) -> None:
     """Record a person's signed decision about an artefact, with what was in front of them.
@@ -39,9 +41,12 @@ def decide(
     The decision names the artefact's digest and the threat model and attack map as they stand; when
     one of these changes, it no longer counts.
 
+    A briefing is about a role: it confirms that the text which `bartizan briefing ROLE` wrote was read.
+
     \b
     Example: bartizan decide approval --about model:tumour --role risk-owner --reason "fits the pilot"
              bartizan decide risk --about model:tumour --role risk-owner --concerns T08 --reason "..."
+             bartizan decide briefing --about briefing:security --role security --reason "read"
     """
     asked = deciding.Asked(
         kind=kind,
@@ -52,6 +57,7 @@ def decide(
         concerns=concerns,
         outcome="no" if refuse or kind == "rejection" else "yes",
         key=key,
+        drill=drill,
     )
     made = deciding.decide(workspace(ctx), asked)
     if as_json:

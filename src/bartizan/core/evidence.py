@@ -19,7 +19,7 @@ from bartizan.core.digest import HEX, Digest, short
 from bartizan.core.errors import EvidenceError
 from bartizan.core.ports import Entry
 from bartizan.core.statement import Statement, decode
-from bartizan.core.trust import ANY, Trust
+from bartizan.core.trust import Trust
 from bartizan.core.view import View, moment
 
 
@@ -254,7 +254,7 @@ def _may_decide(trust: Trust, keyid: str, decision: predicates.Decision) -> bool
     principal = trust.principal_of(keyid)
     if principal is None or principal.service or decision.role not in principal.roles:
         return False
-    return not {predicates.DECISION, ANY}.isdisjoint(trust.roles.get(decision.role, ()))
+    return trust.may_decide(decision.role, decision.kind)
 
 
 def _why_untrusted(envelope: dsse.Envelope, said: Statement, trust: Trust, withdrawn: Withdrawals, entry: Entry) -> str:

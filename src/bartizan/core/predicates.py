@@ -172,6 +172,8 @@ class TestResult(_Result, frozen=True, kw_only=True):
     coverage: str = ""
     """``examined``, ``partly`` or ``not-examined``; not examined is never passed."""
     findings: dict[str, int] = {}
+    valid_until: Instant | None = None
+    """Our addition: when something that it rests on ends by its own words."""
 
 
 class Reference(_Result, frozen=True, kw_only=True):

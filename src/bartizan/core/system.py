@@ -86,6 +86,8 @@ class DatasetPart(_Part, frozen=True, kw_only=True):
     """Possible values of a column; what is not named takes the range seen in training."""
     group: str = ""
     """Column whose equal values must not fall on both sides of a split (patient, site, device)."""
+    labelling_instructions: str = ""
+    """Name of the declared document of kind ``instructions`` by which the labels were made."""
 
 
 class ModelPart(_Part, frozen=True, kw_only=True):
@@ -120,7 +122,7 @@ class DocumentPart(_Part, frozen=True, kw_only=True):
 
     name: str
     path: str
-    kind: Literal["prompt", "policy", "configuration"]
+    kind: Literal["prompt", "policy", "configuration", "instructions"]
 
 
 class Impact(_Part, frozen=True, kw_only=True):
@@ -238,6 +240,30 @@ class Environment(_Part, frozen=True, kw_only=True):
     """Names of folders in which no secrets are searched."""
 
 
+class Guidance(_Part, frozen=True, kw_only=True):
+    """``[guidance]``: who is briefed, and whether only those who were may decide."""
+
+    briefings_required: bool = False
+    """Whether a person must hold a valid briefing for the role in which they approve, review or accept."""
+    audiences: tuple[str, ...] = ()
+    """Roles to brief beside those of ``[people]``: ``user``, ``labeller``, ``communications`` ..."""
+
+
+class Notice(_Part, frozen=True, kw_only=True):
+    """``[notice]``: what users are told beside what the card of the model says."""
+
+    data_use: str
+    """What is done with what users send, and what is not."""
+    data_storage: str
+    """Where it is kept, how long, and who can read it."""
+    responsibilities: tuple[str, ...]
+    """What users themselves answer for."""
+    uncertainty: str = ""
+    """What a wrong answer looks like and how to handle a doubtful one, in plain words."""
+    risks: tuple[str, ...] = ()
+    """Security risks of using the system that its users should know of."""
+
+
 class Condition(_Part, frozen=True, kw_only=True):
     """A bound on one field of a predicate; exactly one of the bounds is set."""
 
@@ -303,6 +329,8 @@ class Declaration(_Part, frozen=True, kw_only=True):
     redteam: RedTeam = msgspec.field(default_factory=RedTeam)
     vulnerabilities: Advisories | None = None
     environment: Environment | None = None
+    guidance: Guidance = msgspec.field(default_factory=Guidance)
+    notice: Notice | None = None
     gate: dict[str, Gate] = msgspec.field(default_factory=dict)
 
 
@@ -324,6 +352,27 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the principal who signed it."""
 
 
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """Something learnt, linked to techniques; it stands until it is withdrawn."""
+
+    id: str
+    """``L-`` and the beginning of the digest of its document."""
+    title: str
+    text: str
+    techniques: tuple[str, ...]
+
+
+class Briefed(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the people in a role know what there is to know, as the ledger says now."""
+
+    role: str
+    state: str
+    """``valid``, ``stale``, ``expired`` or ``missing``."""
+    reason: str
+    text: Digest
+    """Digest of the briefing that has to be read now."""
+
+
 class System(msgspec.Struct, frozen=True, kw_only=True):
     """A declaration together with the digests of everything it names, as of now."""
 
@@ -337,6 +386,10 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     """Id of a model to its recorded origin; a model that was made unrecorded has none."""
     claims: tuple[Claim, ...] = ()
     """Reviews of the system that stand, one for each concern and signer."""
+    lessons: tuple[Lesson, ...] = ()
+    """Lessons about the system that stand, oldest first."""
+    briefed: tuple[Briefed, ...] = ()
+    """Every declared role; filled where a check asks for it."""
 
     def of_kind(self, kind: str) -> tuple[Artefact, ...]:
         """All artefacts of one kind, in the order of the declaration."""

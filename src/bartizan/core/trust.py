@@ -32,6 +32,8 @@ CHECKPOINT = "checkpoint"
 TRUST_SUBJECT = digest_bytes(b"bartizan:trust")
 """The digest that trust documents are indexed under, so that none can be hidden."""
 ANY = "*"
+BRIEFING_ONLY = f"{predicates.DECISION}#briefing"
+"""The right to sign that one was briefed, and no other decision."""
 
 DEFAULT_ROLES: dict[str, tuple[str, ...]] = {
     "assurer": (
@@ -53,6 +55,11 @@ DEFAULT_ROLES: dict[str, tuple[str, ...]] = {
     "security": (predicates.DECISION, predicates.REVOCATION, predicates.INCIDENT),
     "ml": (predicates.DECISION, predicates.PROVENANCE, predicates.MODEL_SIGNATURE),
     "domain": (predicates.DECISION,),
+    "developer": (BRIEFING_ONLY,),
+    "labeller": (BRIEFING_ONLY,),
+    "communications": (BRIEFING_ONLY,),
+    "responder": (BRIEFING_ONLY,),
+    "user": (BRIEFING_ONLY,),
 }
 """What ``bartizan init`` grants; edit the document to suit."""
 
@@ -80,7 +87,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     roots: dict[str, str]
     """Key id to PEM."""
     roles: dict[str, tuple[str, ...]]
-    """Role to the predicate types it may sign; ``*`` for any."""
+    """Role to the predicate types it may sign; ``*`` for any, ``TYPE#KIND`` for decisions of one kind."""
     principals: tuple[Principal, ...]
     expires: predicates.Instant
     previous: str = ""
@@ -103,11 +110,16 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
             return f"{principal.id} may sign from {principal.not_before:%Y-%m-%d} until {principal.not_after:%Y-%m-%d}"
         if at >= self.expires:
             return f"the trust document expired on {self.expires:%Y-%m-%d}"
-        granted = {kind for role in principal.roles for kind in self.roles.get(role, ())}
+        granted = {kind.partition("#")[0] for role in principal.roles for kind in self.roles.get(role, ())}
         if predicate_type not in granted and ANY not in granted:
             name = predicates.short_name(predicate_type)
             return f"no role of {principal.id} ({', '.join(principal.roles)}) may sign a {name} statement"
         return ""
+
+    def may_decide(self, role: str, kind: str) -> bool:
+        """Whether a role may sign decisions of a kind: all of them, or only such as its rights name after ``#``."""
+        wanted = {predicates.DECISION, ANY, f"{predicates.DECISION}#{kind}"}
+        return not wanted.isdisjoint(self.roles.get(role, ()))
 
     def keys_for(self, predicate_type: str, at: datetime) -> dict[str, str]:
         """Key id to PEM of every principal that may sign this type at this time."""

@@ -19,10 +19,13 @@ from bartizan.core.evidence import Evidence
 from bartizan.core.gate import GateResult, evaluate, verdict
 from bartizan.core.system import Gate, System
 from bartizan.core.view import View
+from bartizan.lifecycle.design.guidance.check import needs_register
+from bartizan.lifecycle.design.guidance.register import without_unbriefed
 from bartizan.lifecycle.plan import Job, answer, current_digests, documents, plan, why_due
 from bartizan.lifecycle.runner import Ending, Listener, Work, run
-from bartizan.wiring import registry, results
+from bartizan.wiring import coverage, guided, registry, results
 from bartizan.wiring.claims import needs_claims, with_claims
+from bartizan.wiring.guided import with_lessons
 from bartizan.wiring.origins import with_origins
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import ATTEMPTS, Workspace
@@ -64,12 +67,13 @@ class Assured(msgspec.Struct, frozen=True, kw_only=True):
 def situation(workspace: Workspace, system: System, *, only: tuple[str, ...] = ()) -> Situation:
     """Look at the system and at everything the ledger says about it now."""
     with workspace.view() as view:
-        system = with_origins(workspace, view, system)
-        if needs_claims(system):
+        system = with_lessons(workspace, view, with_origins(workspace, view, system))
+        if needs_claims(system) or needs_register(system):
             said = weigh(workspace, view, system, plan(system, registry.checks()))[1]
-            system = with_claims(system, said)
-        jobs = plan(system, registry.checks(only))
-        everything = jobs if not only else plan(system, registry.checks())
+            system = with_claims(system, said) if needs_claims(system) else system
+            system = guided.with_register(system, said) if needs_register(system) else system
+        jobs = [job for job in plan(system, registry.checks(only)) if only or registry.selected(job.check, system)]
+        everything = plan(system, registry.checks())
         current, evidence = weigh(workspace, view, system, everything)
         now, note = workspace.now(view), view.note
     return Situation(system=system, jobs=tuple(jobs), current=current, evidence=tuple(evidence), now=now, note=note)
@@ -79,10 +83,15 @@ def weigh(
     workspace: Workspace, view: View, system: System, jobs: Sequence[Job]
 ) -> tuple[dict[str, Digest], list[Evidence]]:
     """Every digest in play, and the evidence about the system's artefacts, judged against them."""
-    about = [artefact.digest for artefact in system.artefacts]
+    about = [*(artefact.digest for artefact in system.artefacts), guided.subject(system)[1]]
     current = current_digests(system, jobs)
-    current |= documents(workspace.evidence(view, about, current))
-    return current, workspace.evidence(view, about, current)
+    said = workspace.evidence(view, about, current)
+    current |= documents(said) | guided.current(system, said)
+    evidence = without_unbriefed(system, workspace.evidence(view, about, current))
+    if stands := coverage.standing_now(workspace, system, evidence):
+        current |= stands
+        evidence = without_unbriefed(system, workspace.evidence(view, about, current))
+    return current, evidence
 
 
 def assure(
@@ -98,8 +107,10 @@ def assure(
     _ = workspace.service  # fail before the work, not after it
     before = situation(workspace, system, only=only)
     due = [(job, "asked for") for job in before.jobs] if fresh else before.due()
-    endings = _run(workspace, before, [job for job, _ in due], listener)
+    endings = run_jobs(workspace, before, [job for job, _ in due], listener)
     after = situation(workspace, system, only=only) if endings else before
+    if coverage.state(workspace, system, after.evidence):
+        after = situation(workspace, system, only=only)
     after, result, digest = decide(workspace, after, gate, policy)
     return Assured(situation=after, due=tuple(due), endings=endings, result=result, verdict=digest)
 
@@ -156,7 +167,8 @@ def _same(old: object, new: predicates.Verdict) -> bool:
     return all(getattr(old, name) == getattr(new, name) for name in grounds)
 
 
-def _run(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener: Listener) -> dict[str, Ending]:
+def run_jobs(workspace: Workspace, before: Situation, jobs: Sequence[Job], listener: Listener) -> dict[str, Ending]:
+    """Run jobs and record what comes of each. Returns how they ended, by key."""
     wanted = {job.key for job in jobs}
     answers = {
         job.key: found for job in before.jobs if job.key not in wanted and (found := answer(job, before.evidence))

@@ -15,7 +15,9 @@ from bartizan.core.errors import InputError, StatementError, TrustError
 from bartizan.core.ports import Signer
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact
+from bartizan.lifecycle.design.guidance.register import KIND as BRIEFING
 from bartizan.wiring.assure import Situation, situation
+from bartizan.wiring.briefing import Reading, reading, require_briefing
 from bartizan.wiring.workspace import Workspace
 
 
@@ -31,6 +33,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     key: str
     """Name of the key that signs; empty takes that of whoever holds the role."""
+    drill: str = ""
+    """Of a briefing: the exercise that was taken part in."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,17 +53,16 @@ def decide(workspace: Workspace, asked: Asked) -> Decided:
         TrustError: the key may not decide in that role; nothing is recorded.
     """
     now = situation(workspace, workspace.system())
-    artefact = _artefact(now, asked.about)
-    _known_concerns(asked.concerns)
+    matter = _matter(workspace, now, asked)
     signer = workspace.signer(asked.key or key_for(workspace, asked.role))
-    may_decide(workspace, signer.keyid, asked.role)
+    may_decide(workspace, signer.keyid, asked.role, asked.kind if asked.outcome == "yes" else "rejection")
     expires = deadline(asked.expires, now.now)
     if expires <= now.now:
         raise InputError(f"{asked.expires} is over already", remedy="give a later end, such as 90d.")
-    rests_on = {artefact.id: artefact.digest, **_documents(now)}
+    rests_on = matter.rests_on
     said = make(
         predicates.DECISION,
-        artefact,
+        matter.subjects,
         msgspec.convert(
             {
                 "kind": asked.kind,
@@ -67,14 +70,30 @@ def decide(workspace: Workspace, asked: Asked) -> Decided:
                 "reason": asked.reason,
                 "role": asked.role,
                 "expires": expires,
-                "concerns": asked.concerns,
+                "concerns": tuple(dict.fromkeys((*matter.concerns, *asked.concerns))),
                 "inputs": [predicates.Input.of(name, digest) for name, digest in sorted(rests_on.items())],
+                "details": {"drill": asked.drill} if asked.drill else {},
                 "decidedAt": workspace.clock(),
             },
             predicates.Decision,
         ),
     )
     return Decided(envelope=workspace.publish(said, signer), expires=expires, rests_on=rests_on)
+
+
+def _matter(workspace: Workspace, now: Situation, asked: Asked) -> Reading:
+    """What the decision is about and what was in front of the person."""
+    _known_concerns(asked.concerns)
+    if asked.kind == BRIEFING:
+        return reading(workspace, asked.about, asked.role)
+    if asked.drill:
+        raise InputError("a drill belongs to a briefing", remedy="leave --drill out, or decide a briefing.")
+    artefact = _artefact(now, asked.about)
+    return Reading(
+        subjects={artefact.id: artefact.digest},
+        rests_on={artefact.id: artefact.digest, **_documents(now)},
+        concerns=(),
+    )
 
 
 def _artefact(now: Situation, name: str) -> Artefact:
@@ -108,11 +127,11 @@ def _documents(now: Situation) -> dict[str, Digest]:
     return {name: digest for name, digest in now.current.items() if name.startswith("document:")}
 
 
-def may_decide(workspace: Workspace, keyid: str, role: str) -> None:
+def may_decide(workspace: Workspace, keyid: str, role: str, kind: str = "approval") -> None:
     """Refuse a key that may not decide in a role.
 
     Raises:
-        TrustError: the trust document does not let its owner decide so.
+        TrustError: the trust document does not let its owner decide so, or a briefing is asked for first.
     """
     with workspace.view() as view:
         trust = view.trust
@@ -123,8 +142,9 @@ def may_decide(workspace: Workspace, keyid: str, role: str) -> None:
             f"{who} may not decide as {role}",
             remedy=f"let the root holder run `bartizan trust grant NAME --role {role}`.",
         )
-    if predicates.DECISION not in trust.roles.get(role, ()) or principal.service:
-        raise TrustError(f"{principal.id} may not sign decisions as {role}", remedy="see `bartizan trust show`.")
+    if not trust.may_decide(role, kind) or principal.service:
+        raise TrustError(f"{principal.id} may not sign {kind} decisions as {role}", remedy="see `bartizan trust show`.")
+    require_briefing(workspace, keyid, principal.id, role, kind)
 
 
 def revoke(workspace: Workspace, target: str, what: str, *, reason: str, effective_from: str, key: str) -> Digest:

@@ -422,7 +422,7 @@ class Intake:
             )
         artefact = self.artefact(case)
         signer = self.workspace.signer(key or key_for(self.workspace, role))
-        may_decide(self.workspace, signer.keyid, role)
+        may_decide(self.workspace, signer.keyid, role, "rejection" if refuse else "approval")
         now = self.workspace.clock()
         ends = deadline(expires, now)
         if ends <= now:
@@ -498,7 +498,7 @@ class Intake:
         if not _NAME.match(name):
             raise InputError(f"{name[:80]!r} is no name", remedy="letters, digits, dot, dash and underscore.")
         signer = self.workspace.signer(key or key_for(self.workspace, role))
-        may_decide(self.workspace, signer.keyid, role)
+        may_decide(self.workspace, signer.keyid, role, "supplier")
         now = self.workspace.clock()
         ends = deadline(expires, now)
         if ends <= now + timedelta(minutes=1):

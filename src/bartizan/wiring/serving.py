@@ -19,7 +19,7 @@ from bartizan.core.errors import ArtefactError, InputError, StoreError, TrustErr
 from bartizan.core.evidence import Evidence
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact, System
-from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, admit, refusal
+from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, Told, admit, refusal
 from bartizan.lifecycle.deploy.gateway.application import Application
 from bartizan.lifecycle.deploy.gateway.protocol import Description, detail_of
 from bartizan.lifecycle.deploy.gateway.schedule import (
@@ -33,8 +33,9 @@ from bartizan.lifecycle.deploy.gateway.schedule import (
     recording,
     worth_recording,
 )
+from bartizan.lifecycle.design.guidance import notice
 from bartizan.targets.protocol import Target, Targets
-from bartizan.wiring.assure import gate_of, situation
+from bartizan.wiring.assure import Situation, gate_of, situation
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import Workspace, load
 
@@ -103,7 +104,7 @@ class LedgerWorks:
         self._system, self._model = system, choose(system, self._model.name)
         if self._last is None:
             self._last = remembered(now.evidence, self._model)
-        return admit(
+        admission = admit(
             Case(
                 system=now.system,
                 model=self._model,
@@ -113,6 +114,7 @@ class LedgerWorks:
                 now=now.now,
             )
         )
+        return msgspec.structs.replace(admission, told=told(now, self._model.name))
 
     def _inputs(self) -> dict[str, Digest]:
         return {artefact.id: artefact.digest for artefact in self._system.artefacts}
@@ -159,6 +161,20 @@ class LedgerWorks:
             keyid, now = self._workspace.service.keyid, self._workspace.now(view)
             if reason := view.trust.why_not(keyid, predicates.OBSERVATION, now):
                 raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
+
+
+def told(now: Situation, model: str) -> Told | None:
+    """The notice to users of a model, from what stands now."""
+    made = notice.of_evidence(now.system, model, now.evidence)
+    if made is None:
+        return None
+    return Told(
+        digest=made.digest,
+        markdown=made.markdown,
+        html=made.html,
+        plain=msgspec.to_builtins(made.document),
+        beside={"uncertainty": made.uncertainty, "note": made.note},
+    )
 
 
 def choose(system: System, name: str) -> Artefact:

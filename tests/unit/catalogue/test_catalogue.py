@@ -26,6 +26,9 @@ FOLDERS = {
     "mitigations": "mitigation",
     "access-points": "access-point",
     "profiles": "profile",
+    "families": "family",
+    "audiences": "audience",
+    "standards": "standard",
 }
 FILES = [(path, kind) for folder, kind in FOLDERS.items() for path in sorted((SOURCES / folder).glob("*.yaml"))]
 FILES += [(SOURCES / "meta.yaml", "meta"), (SOURCES / "atlas.yaml", "atlas")]

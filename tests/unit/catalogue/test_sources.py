@@ -16,6 +16,7 @@ from bartizan.core.errors import InputError
 @pytest.fixture
 def folder(tmp_path):
     kinds = ("principles", "controls", "techniques", "mitigations", "access-points", "profiles", "schema")
+    kinds += ("families", "audiences", "standards")
     for kind in kinds:
         shutil.copytree(SOURCES / kind, tmp_path / kind)
     for name in ("meta.yaml", "atlas.yaml"):

@@ -109,6 +109,17 @@ def _fitting_split(case: Case, place: Place, name: str, splits: Sequence[str]) -
         yield Problem(place=place, message=message, allowed=f"a dataset with split {one_of(splits)}")
 
 
+def labelling_instructions_are_declared(case: Case) -> Iterator[Problem]:
+    """Labels are made by instructions that are a declared document, so that their version is known."""
+    named = {part.name: part for part in case.declaration.document}
+    fitting = [part.name for part in named.values() if part.kind == "instructions"]
+    for index, dataset in enumerate(case.declaration.dataset):
+        wanted = dataset.labelling_instructions
+        if wanted and wanted not in fitting:
+            place: Place = ("dataset", index, "labelling_instructions")
+            yield unknown(place, wanted, fitting, "document of kind instructions")
+
+
 def classes_make_sense(case: Case) -> Iterator[Problem]:
     """The positive class is one of the classes."""
     for index, model in enumerate(case.declaration.model):
@@ -349,6 +360,7 @@ RULES: tuple[SemanticRule, ...] = (
     documents_are_not_named_as_checks,
     paths_do_not_overlap,
     models_are_judged_on_other_data,
+    labelling_instructions_are_declared,
     classes_make_sense,
     personal_data_has_a_basis,
     destruction_suits_sensitivity,

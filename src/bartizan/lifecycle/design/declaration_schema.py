@@ -61,6 +61,8 @@ STRICTER: dict[str, dict[str, Any]] = {
     "Advisories.max_age": _DURATION,
     "Environment.repository": {"minLength": 1},
     "Environment.ports_allowed": {"items": {"type": "integer", "minimum": 1, "maximum": 65535}},
+    "Guidance.audiences": {"items": {"type": "string", "maxLength": 64, **_NAME}, "uniqueItems": True},
+    "Notice.responsibilities": _SOME,
     "Component.name": _NAME,
     "Exposure.consider": _SOME,
     "Expectation.metrics": {

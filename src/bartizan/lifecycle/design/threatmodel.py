@@ -8,11 +8,11 @@ under which all this holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bartizan.catalogue.attackmap import AttackMap, CatalogueRef, Part, TechniqueOnMap
 from bartizan.core.digest import canonical_json
-from bartizan.core.system import Component, DatasetPart, Declaration, Impact, ModelPart, Societal
+from bartizan.core.system import Component, DatasetPart, Declaration, Impact, Lesson, ModelPart, Societal
 from bartizan.lifecycle.design.mapping import holding_components
 
 FORMAT = "bartizan-threat-model/1"
@@ -107,6 +107,17 @@ class Assumption(Part, frozen=True, kw_only=True):
     statement: str
 
 
+class LessonOnModel(Part, frozen=True, kw_only=True):
+    """A lesson learnt about techniques of the model."""
+
+    id: str
+    title: str
+    text: str
+    techniques: tuple[str, ...]
+    reachable: tuple[str, ...]
+    """Those of them that are within reach."""
+
+
 class ThreatModel(Part, frozen=True, kw_only=True):
     """The whole document."""
 
@@ -125,14 +136,16 @@ class ThreatModel(Part, frozen=True, kw_only=True):
     """Consequences for users, organisation and society."""
     failure_plan: str
     assumptions: tuple[Assumption, ...]
+    lessons: tuple[LessonOnModel, ...] = ()
+    """What was learnt since the system was first modelled."""
 
     def encode(self) -> bytes:
         """Canonical JSON: equal models have equal bytes."""
         return canonical_json(self)
 
 
-def threat_model(declaration: Declaration, document: AttackMap) -> ThreatModel:
-    """The threat model of ``declaration``, over its attack map."""
+def threat_model(declaration: Declaration, document: AttackMap, lessons: Iterable[Lesson] = ()) -> ThreatModel:
+    """The threat model of ``declaration``, over its attack map, with the lessons learnt so far."""
     techniques = tuple(_technique(entry) for entry in document.techniques if entry.reachable)
     return ThreatModel(
         system=declaration.name,
@@ -153,6 +166,18 @@ def threat_model(declaration: Declaration, document: AttackMap) -> ThreatModel:
         impact=declaration.impact,
         failure_plan=declaration.expected.failure_plan,
         assumptions=tuple(_assumptions(declaration, document)),
+        lessons=tuple(_lesson(lesson, document) for lesson in lessons),
+    )
+
+
+def _lesson(lesson: Lesson, document: AttackMap) -> LessonOnModel:
+    within_reach = {entry.id for entry in document.techniques if entry.reachable}
+    return LessonOnModel(
+        id=lesson.id,
+        title=lesson.title,
+        text=lesson.text,
+        techniques=lesson.techniques,
+        reachable=tuple(entry for entry in lesson.techniques if entry in within_reach),
     )
 
 

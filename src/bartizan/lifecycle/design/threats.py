@@ -8,7 +8,7 @@ from bartizan.catalogue.load import CATALOGUE_ID, Catalogue
 from bartizan.catalogue.load import catalogue as shipped_catalogue
 from bartizan.core import predicates
 from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest
+from bartizan.core.digest import Digest, digest_json
 from bartizan.core.finding import Finding, Severity, worst_first
 from bartizan.core.system import Artefact, Declaration, System, settings_digest
 from bartizan.lifecycle.design.attackmap import AttackMapCheck
@@ -29,9 +29,11 @@ class ThreatModelCheck:
     """Models the threats to the declared system; see ``core.check.Check``."""
 
     name = "design.threats"
-    version = "1"
+    version = "2"
     title = "Threat model of the whole system"
-    controls = ("1.2-a", "1.2-b", "1.2-G2", "1.2-G4", "1.4-G2", "A-MLSG-001-C002", "GL-1.4", "INTRO-5", "ROKE-7")
+    controls = (
+        "1.1-g", "1.2-a", "1.2-b", "1.2-G2", "1.2-G4", "1.4-G2", "A-MLSG-001-C002", "GL-1.4", "INTRO-5", "ROKE-7",
+    )  # fmt: skip
     after: tuple[str, ...] = ()
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
@@ -47,16 +49,20 @@ class ThreatModelCheck:
         return system.of_kind("system")
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
-        """What the model rests on: the catalogue, and those parts of the declaration that it reads."""
+        """What the model rests on: the catalogue, lessons, and those parts of the declaration that it reads."""
         del subject
-        return {CATALOGUE_ID: self.catalogue.digest, f"settings:{self.name}": _settings(system.declaration)}
+        return {
+            CATALOGUE_ID: self.catalogue.digest,
+            f"settings:{self.name}": _settings(system.declaration),
+            "lessons": digest_json(system.lessons),
+        }
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
         del subject
         context.progress(0, 1, "modelling threats")
         mapped = attack_map(system, self.catalogue)
-        model = threat_model(system.declaration, mapped)
+        model = threat_model(system.declaration, mapped, system.lessons)
         blob = Blob(model.encode())
         findings = worst_first(
             [
@@ -122,6 +128,7 @@ def _facts(model: ThreatModel, findings: Iterable[Finding]) -> dict[str, object]
         "atlas": model.catalogue.atlas,
         "reachable": [technique.id for technique in model.techniques],
         "assumptions": [assumption.id for assumption in model.assumptions],
+        "lessons": [lesson.id for lesson in model.lessons],
         "findings": counts,
     }
 

@@ -35,8 +35,9 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """Names of the installed attacks: those of the red team's checks, without ``redteam.``."""
-        return tuple(name.removeprefix("redteam.") for name in self.checks if name.startswith("redteam."))
+        """What ``redteam.attacks`` may name: ``all``, and the red team's checks ``redteam.FAMILY.NAME``, shortened."""
+        names = (name.removeprefix("redteam.") for name in self.checks if name.startswith("redteam."))
+        return ("all", *(name for name in names if "." in name))
 
     @classmethod
     def of(cls, catalogue: Catalogue, checks: Iterable[str] = ()) -> Vocabulary:

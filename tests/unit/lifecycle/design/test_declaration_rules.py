@@ -73,6 +73,12 @@ CASES = [
         "holdout | validation",
     ),
     (
+        rules.labelling_instructions_are_declared,
+        [('split = "train"', 'split = "train"\nlabelling_instructions = "how-to-label"')],
+        "dataset[0].labelling_instructions",
+        "no document of kind instructions",
+    ),
+    (
         rules.classes_make_sense,
         [('positive = "ripe"', 'positive = "Ripe"')],
         "model[0].positive",

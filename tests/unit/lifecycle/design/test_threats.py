@@ -330,7 +330,7 @@ def test_inputs_follow_what_the_model_reads_and_nothing_else():
         return check.inputs(system, system.of_kind("system")[0])
 
     plain = inputs()
-    assert set(plain) == {"catalogue:bartizan", "settings:design.threats"}
+    assert set(plain) == {"catalogue:bartizan", "settings:design.threats", "lessons"}
     assert inputs(description="Said better", mitigation_cost={"M05": 2}) == plain
     datasets = declared("dataset")
     datasets[0]["provenance"]["host"] = "unknown"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -54,6 +54,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What users of the model are told, in the forms in which it is given out."""
+
+    digest: Digest
+    """SHA-256 of the Markdown, as it is stated in the ledger."""
+    markdown: str
+    html: str
+    plain: dict[str, Any]
+    """The same as JSON."""
+    beside: dict[str, str]
+    """What stands beside every answer: ``uncertainty`` and ``note``, in plain words."""
+
+
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model may be served, and everything that this was concluded from."""
 
@@ -65,6 +78,8 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Digest | None = None
     """Envelope of the verdict that it rests on."""
     at: datetime
+    told: Told | None = None
+    """The user notice; None when none is declared, or the card that it is made from does not stand."""
 
     @property
     def admitted(self) -> bool:
@@ -273,4 +288,4 @@ def _no_longer(case: Case) -> str:
     return "" if result.passed else f"gate {case.gate} has no rules"
 
 
-__all__ = ["Admission", "Case", "Finding", "admit", "covers", "newest_verdict", "refusal"]
+__all__ = ["Admission", "Case", "Finding", "Told", "admit", "covers", "newest_verdict", "refusal"]

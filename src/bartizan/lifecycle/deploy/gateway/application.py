@@ -1,7 +1,8 @@
 """The gateway's data plane: a plain ASGI application (https://asgi.readthedocs.io, HTTP).
 
-Whatever comes in is bounded in size and time. Every answer is JSON and names the digest of the model
-in the header ``bartizan-model-digest``; no answer shows a traceback (CWE-209).
+Whatever comes in is bounded in size and time. Every answer is JSON, but for the notice to users, which
+is a page, and names the digest of the model in the header ``bartizan-model-digest``; no answer shows a
+traceback (CWE-209).
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ FORGIVEN = 4
 """So many times the largest body is read to its end before it is refused; more is cut off."""
 MAX_PATH = 512
 DIGEST_HEADER = "bartizan-model-digest"
+NOTICE_HEADER = "bartizan-notice-digest"
+PAGE_HEADERS = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+}
 _LOG = logging.getLogger("bartizan.gateway")
 
 
@@ -40,6 +46,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int
     content: Any
+    """JSON, or bytes that are sent as they are."""
     headers: dict[str, str] = {}
 
 
@@ -66,7 +73,7 @@ class Application:
         await self._send(reply, send)
 
     async def _send(self, reply: Reply, send: Send) -> None:
-        body = msgspec.json.encode(reply.content)
+        body = reply.content if isinstance(reply.content, bytes) else msgspec.json.encode(reply.content)
         digest = self._door.digest
         headers = {
             "content-type": "application/json",
@@ -86,6 +93,8 @@ class Application:
         match parts:
             case ["v2"]:
                 return self._get(scope, self._server)
+            case ["notice" | "notice.md" | "notice.json" as form]:
+                return self._get(scope, lambda: self._notice(form))
             case ["v2", "health", "live"]:
                 return self._get(scope, lambda: Reply(200, {"live": True}))
             case ["v2", "health", "ready"]:
@@ -124,6 +133,19 @@ class Application:
         content = {"name": self._name, "ready": not reason, "version": digest or ""}
         return Reply(503 if reason else 200, content | ({"error": reason} if reason else {}))
 
+    def _notice(self, form: str) -> Reply:
+        """What users are told; open to everybody who can reach the gateway."""
+        told = self._door.admission.told
+        if told is None:
+            raise RequestError(404, "no notice to users: none is declared, or the model's card does not stand")
+        headers = {NOTICE_HEADER: f"sha256:{told.digest}"}
+        match form:
+            case "notice.json":
+                return Reply(200, told.plain, headers)
+            case "notice.md":
+                return Reply(200, told.markdown.encode(), headers | {"content-type": "text/markdown; charset=utf-8"})
+        return Reply(200, told.html.encode(), headers | PAGE_HEADERS)
+
     def _served(self) -> Served:
         served = self._door.served
         if served is None:
@@ -144,7 +166,9 @@ class Application:
             self._waiting -= 1
         if served.withdrawn or self._door.served is not served:
             raise _out(self._door.reason)
-        return Reply(200, protocol.write(question, given, served.description))
+        told = self._door.admission.told
+        beside = {"parameters": {**told.beside, "notice": "/notice"}} if told else {}
+        return Reply(200, protocol.write(question, given, served.description) | beside)
 
     async def _given(self, served: Served, question: Question) -> dict[str, Any]:
         """The model's answer; a model whose process failed is out until it was verified and opened anew."""

@@ -17,6 +17,7 @@ from bartizan.core.system import Artefact, System, settings_digest
 from bartizan.lifecycle.develop.cards.facts import (
     Quality,
     dataset_facts,
+    instructions_of,
     model_facts,
     outlasts,
     sources_of,
@@ -36,11 +37,11 @@ class DatasetCard:
     """See ``core.check.Check``: the card of each dataset."""
 
     name = "cards.data"
-    version = "1"
+    version = "2"
     title = "Data cards"
     controls = (
-        "1.1-j", "2.2-G2", "2.2-k", "2.3-G2", "2.3-f", "2.3-g", "2.3-h", "2.3-j", "2.3-k", "2.3-l", "2.3-m", "2.3-u",
-        "2.3-w",
+        "1.1-j", "2.1-l", "2.2-G2", "2.2-k", "2.3-G2", "2.3-f", "2.3-g", "2.3-h", "2.3-j", "2.3-k", "2.3-l", "2.3-m",
+        "2.3-u", "2.3-w",
     )  # fmt: skip
     after: tuple[str, ...] = (QUALITY,)
 
@@ -50,7 +51,10 @@ class DatasetCard:
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``core.check.Check``: all datasets, because the measured quality compares them."""
-        return _inputs(self.name, system, subject, system.declaration.redteam.seed)
+        part = system.dataset_part(subject.name)
+        labelled = instructions_of(system, part)
+        said = {labelled["document"]: Digest(labelled["digest"])} if labelled else {}
+        return {**_inputs(self.name, system, subject, system.declaration.redteam.seed), **said}
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``core.check.Check``."""

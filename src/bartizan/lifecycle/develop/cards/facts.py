@@ -51,6 +51,7 @@ def dataset_facts(system: System, artefact: Artefact, quality: Quality | None, r
         "limits": part.limits,
         "split": part.split,
         "target": part.target,
+        "labellingInstructions": instructions_of(system, part),
         "schema": schema_of(part),
         "collected": origin.collected,
         "sources": {
@@ -74,6 +75,12 @@ def dataset_facts(system: System, artefact: Artefact, quality: Quality | None, r
         "digest": artefact.digest,
         "location": part.path,
     }
+
+
+def instructions_of(system: System, part: DatasetPart) -> dict[str, str]:
+    """The document by which the labels were made, in the version that is declared now; empty when none is named."""
+    found = [item for item in system.of_kind("document") if item.name == part.labelling_instructions]
+    return {"document": found[0].id, "digest": found[0].digest} if found else {}
 
 
 def _measured(quality: Quality | None, report: str) -> dict[str, Any]:

@@ -62,6 +62,13 @@ FIELDS: tuple[Field, ...] = (
     Field(name="evaluatedOn", title="Evaluated on", on=MODEL, used="report: what the metrics rest on"),
     Field(name="split", title="Part in the split", on=DATASET, used="gate: training and evaluation data are apart"),
     Field(name="target", title="Label column", on=DATASET, used="report: how to read the file"),
+    Field(
+        name="labellingInstructions",
+        title="Labelling instructions",
+        on=DATASET,
+        required=False,
+        used="report: which version of the instructions the labels were made by",
+    ),
     Field(name="schema", title="Possible values", on=BOTH, used="gate: input validation at the gateway"),
     Field(name="collected", title="How collected", on=DATASET, public=True, used="report: timeliness, fitness for use"),
     Field(
