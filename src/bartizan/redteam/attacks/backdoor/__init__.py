@@ -1,0 +1,1 @@
+"""Attacks that teach a model a trigger through its training data."""
