@@ -23,7 +23,18 @@ MAX_REPORT_BYTES = 64 * 1024 * 1024
 MAX_POINTS = 200
 """Points of one curve that a report keeps; longer curves are thinned evenly, ends kept."""
 MAX_CLASSES = 40
-FAMILIES = ("evasion", "poisoning", "privacy", "extraction")
+FAMILIES = (
+    "evasion",
+    "corruption",
+    "poisoning",
+    "backdoor",
+    "privacy",
+    "extraction",
+    "text",
+    "availability",
+    "external",
+)
+"""In the order in which they are shown; ``external`` is what other tools claim."""
 
 _CURVES: dict[FigureKind, tuple[str, dict[str, str]]] = {
     "change": ("evasion", {"robust_accuracy_by_change": ""}),

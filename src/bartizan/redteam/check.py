@@ -15,7 +15,7 @@ from bartizan.core.digest import Digest, canonical_json, digest_bytes, digest_js
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import ASSESSMENT, Assessment, Threat
-from bartizan.core.system import Artefact, Exposure, System, settings_digest
+from bartizan.core.system import Artefact, Declaration, Exposure, System, settings_digest
 from bartizan.redteam.attack import Attack
 from bartizan.redteam.engine import Engine, Run
 from bartizan.redteam.family import Case, Family, Material, Measurement
@@ -26,6 +26,22 @@ from bartizan.targets.protocol import Access, Target, Targets
 from bartizan.targets.table import Table, read_table
 
 VERSION = "1"
+CHECK_PREFIX = "redteam."
+"""In front of an attack's name it makes the name of its check."""
+USUAL = (
+    "evasion.hopskipjump",
+    "evasion.square",
+    "poisoning.labelflip",
+    "privacy.membership",
+    "extraction.active",
+)
+"""Attacks that are run where the declaration names none: at least one of each family, for any model and interface."""
+ALL = "all"
+"""In the place of names: every attack that gets by with what the interface gives."""
+INSIDE = frozenset({Access.LOGITS, Access.GRADIENTS, Access.WEIGHTS})
+"""Access that no interface gives away."""
+LABORATORY = {"scikit-learn": frozenset({Access.WEIGHTS})}
+"""Framework to what can be read out of its model files here, whatever the interface gives away."""
 
 
 def offered(exposure: Exposure) -> frozenset[Access]:
@@ -41,6 +57,22 @@ def offered(exposure: Exposure) -> frozenset[Access]:
     return frozenset({Access.LABELS, Access.SCORES, Access.TRAINING})
 
 
+def readable(declaration: Declaration) -> frozenset[Access]:
+    """What the laboratory can read out of every declared model, beyond what the interface gives.
+
+    Weights are in the file. An attack that is given them says what an adversary could do who has stolen or guessed
+    the model: an upper bound for all who have not. Such an attack is run where it is named.
+    """
+    sets = [LABORATORY.get(model.framework, frozenset()) for model in declaration.model]
+    return frozenset.intersection(*sets) if sets else frozenset()
+
+
+def _given(attack: Attack, declaration: Declaration) -> frozenset[Access]:
+    """What an attack may use here: the interface, and the inside of the model where it is after that."""
+    access = offered(declaration.exposure)
+    return access | readable(declaration) if attack.needs & INSIDE else access
+
+
 def why_not(attack: Attack, access: frozenset[Access]) -> str:
     """Why the attack does not apply to a target that gives ``access``, in one sentence; empty when it does."""
     missing = sorted(attack.needs - access)
@@ -53,24 +85,36 @@ class AttackCheck:
     """One attack as a check. See ``Check``. Of several variants the first that applies is run."""
 
     version = VERSION
-    after = ("scan",)
+    after: tuple[str, ...] = ("scan",)
 
     def __init__(self, family: Family, *variants: Attack, controls: Sequence[str] = ()) -> None:
         self.family = family
         self.variants = variants
-        self.name = f"redteam.{variants[0].name}"
+        self.name = f"{CHECK_PREFIX}{variants[0].name}"
         self.title = variants[0].title
         self.controls = tuple(controls)
 
     def why_not(self, system: System) -> str:
         """Why this check has nothing to do in a system, in one sentence; empty when it has."""
         declaration, first = system.declaration, self.variants[0]
-        if declaration.redteam.attacks and first.name not in declaration.redteam.attacks:
-            return f"{first.name} is not among the attacks that the declaration names."
         if first.position not in declaration.exposure.consider:
             return f"{first.name} is an attack by a {first.position}, which the declaration does not consider."
-        reasons = [why_not(attack, offered(declaration.exposure)) for attack in self.variants]
+        if getattr(first, "images", False):
+            return f"{first.name} changes images, and the declared data are tables."
+        reasons = [why_not(attack, _given(attack, declaration)) for attack in self.variants]
         return "" if "" in reasons else reasons[-1]
+
+    def selected(self, system: System) -> bool:
+        """Whether the declaration wants this attack run: it or a gate names it, or it is among the usual ones."""
+        declaration, name = system.declaration, self.variants[0].name
+        if any(rule.check == self.name for gate in declaration.gate.values() for rule in gate.rule):
+            return True
+        named = declaration.redteam.attacks or USUAL
+        return name in named or (ALL in named and not self.is_upper_bound(declaration))
+
+    def is_upper_bound(self, declaration: Declaration) -> bool:
+        """Whether the attack is given more than the interface gives away."""
+        return all(why_not(attack, offered(declaration.exposure)) for attack in self.variants)
 
     def subjects(self, system: System) -> Sequence[Artefact]:
         """See ``Check.subjects``."""
@@ -97,11 +141,21 @@ class AttackCheck:
             f"settings:{self.name}:{subject.name}": settings_digest(settings, said),
         }
 
+    def attack(self, system: System) -> Attack:
+        """The variant that is run. Raises WorkError when none applies."""
+        for attack in self.variants:
+            if not why_not(attack, _given(attack, system.declaration)):
+                return attack
+        raise WorkError(self.why_not(system), remedy="see `bartizan attack --list` for what applies.")
+
+    def key(self, system: System, subject: Artefact) -> Digest:
+        """Name of the journal of a run: of this attack, at this version, on just these inputs."""
+        return digest_json([self.name, self.version, self.inputs(system, subject)])
+
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
-        access = offered(system.declaration.exposure)
-        attack = next(attack for attack in self.variants if not why_not(attack, access))
-        material = _material(system, subject)
+        attack = self.attack(system)
+        material = material_of(system, subject)
         seed = material.settings.seed
         # All attacks of a family get the same task, so that their results can be compared.
         case = self.family.case(attack, material, _stream(seed, self.family.name))
@@ -111,7 +165,7 @@ class AttackCheck:
             needs=attack.needs,
             watch=case.watch,
         )
-        key = digest_json([self.name, self.version, self.inputs(system, subject)])
+        key = self.key(system, subject)
         with ExitStack() as stack:
             targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
             target = stack.enter_context(targets.open(system, subject))
@@ -125,7 +179,7 @@ class AttackCheck:
         return _outcome(attack, case, run, measuring.candidates, material)
 
 
-def _material(system: System, subject: Artefact) -> Material:
+def material_of(system: System, subject: Artefact) -> Material:
     """What the declaration provides for the model, read and checked."""
     model = system.model_part(subject.name)
     part = system.dataset_part(model.trained_on)

@@ -18,7 +18,7 @@ from bartizan.redteam.family import Case, Material, Measurement, Measuring, Poin
 from bartizan.redteam.journal import Answer
 from bartizan.redteam.ledger import Budget
 from bartizan.redteam.statistics import bootstrap, metric, proportion
-from bartizan.redteam.tasks import EvasionTask
+from bartizan.redteam.tasks import Bounded, EvasionTask
 from bartizan.targets.feasible import TOLERANCE
 from bartizan.targets.protocol import Labels, Rows
 
@@ -137,6 +137,7 @@ RETURNED = -1
 
 def _returned(candidates: Any, task: EvasionTask) -> Rows:
     """What the attack returned, made possible; the samples themselves when it returned nothing usable."""
+    candidates = candidates.rows if isinstance(candidates, Bounded) else candidates
     rows = np.asarray(candidates, dtype=task.rows.dtype) if isinstance(candidates, np.ndarray) else task.rows
     if rows.shape != task.rows.shape or not np.isfinite(rows).all():
         rows = task.rows
@@ -226,7 +227,20 @@ class _Judgement:
             metrics |= {"clean_recall": clean_recall.metric(), "robust_recall": robust_recall.metric()}
         if right.sum() > 1:
             metrics["median_change"] = self._median_change(rng)
+        if (proven := self.proven()) is not None:
+            metrics["proven_robust_accuracy"] = proportion(int(proven.sum()), len(proven)).metric()
         return metrics
+
+    def proven(self) -> NDArray[np.bool_] | None:
+        """Samples that are right and, as the attack proves, stay so; None when it proves nothing.
+
+        A proof that what was found contradicts does not count.
+        """
+        candidates = self.run.candidates
+        if not isinstance(candidates, Bounded) or candidates.bound.shape != self.task.labels.shape:
+            return None
+        far: NDArray[np.bool_] = candidates.bound > self.task.max_change * (1 + TOLERANCE)
+        return far & self.robust(self.task.max_change)
 
     def _median_change(self, rng: np.random.Generator) -> Metric:
         """Median over the samples that are right; where nothing was found, the largest change that counts is taken."""

@@ -6,13 +6,18 @@ from importlib.metadata import entry_points
 
 from bartizan.core.check import Check
 from bartizan.core.errors import InputError, WorkError
+from bartizan.core.system import System
+from bartizan.redteam import registry as redteam
+from bartizan.redteam.plan import COVERAGE, PLAN
 
 GROUP = "bartizan.checks"
+SAID = {COVERAGE: (PLAN,)}
+"""What is said under the name of a check without one being run, since it is read from the ledger: on what it rests."""
 
 
 def installed() -> tuple[str, ...]:
-    """Names of all installed checks; loads none."""
-    return tuple(sorted(point.name for point in entry_points(group=GROUP)))
+    """Names of all installed checks, of which every attack is one; loads none."""
+    return tuple(sorted({*(point.name for point in entry_points(group=GROUP)), *redteam.check_names(), *SAID}))
 
 
 def checks(only: tuple[str, ...] = ()) -> list[Check]:
@@ -34,7 +39,14 @@ def checks(only: tuple[str, ...] = ()) -> list[Check]:
         if not isinstance(check, Check) or check.name != point.name:
             raise WorkError(f"check {point.name} ({point.value}) is no check of that name", remedy="mend its package.")
         found[check.name] = check
-    return _wanted(found, only) if only else list(found.values())
+    found |= {check.name: check for check in redteam.checks()}
+    return _wanted(found, only) if only else [found[name] for name in sorted(found)]
+
+
+def selected(check: Check, system: System) -> bool:
+    """Whether a system wants a check that applies run; all but attacks always are."""
+    chosen = getattr(check, "selected", None)
+    return chosen is None or bool(chosen(system))
 
 
 def _wanted(found: dict[str, Check], only: tuple[str, ...]) -> list[Check]:
@@ -42,6 +54,9 @@ def _wanted(found: dict[str, Check], only: tuple[str, ...]) -> list[Check]:
     pending = list(only)
     while pending:
         name = pending.pop()
+        if name in SAID:
+            pending += SAID[name]
+            continue
         if name not in found:
             raise InputError(f"no check is called {name!r}", remedy=f"choose from: {', '.join(found)}.")
         if name not in wanted:
