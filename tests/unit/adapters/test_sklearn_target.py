@@ -53,7 +53,7 @@ def target(tmp_path_factory, forest):
 
 def test_it_says_what_it_is(target):
     assert (target.name, target.classes, target.features) == ("model:victim", 3, 4)
-    assert target.offers == {Access.LABELS, Access.SCORES, Access.TRAINING}
+    assert target.offers == {Access.LABELS, Access.SCORES, Access.TRAINING, Access.WEIGHTS}
 
 
 def test_labels_and_scores_are_those_of_the_model_in_this_process(target, forest):
@@ -116,7 +116,7 @@ def test_this_side_imports_no_framework():
 
 def test_a_model_without_probabilities_offers_no_scores(tmp_path):
     with opened(tmp_path, LinearSVC().fit(*TRAIN)) as target:
-        assert target.offers == {Access.LABELS, Access.TRAINING}
+        assert target.offers == {Access.LABELS, Access.TRAINING, Access.WEIGHTS}
         assert len(target.labels(ROWS)) == len(ROWS)
         with pytest.raises(WorkError, match="answers labels only"):
             target.scores(ROWS)
