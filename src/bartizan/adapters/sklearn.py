@@ -21,14 +21,17 @@ from numpy.typing import NDArray
 from bartizan.core.digest import Digest, short
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.system import Artefact, System
-from bartizan.targets.isolated import PROCESS, Isolated, Limits, hand_over
+from bartizan.targets.isolated import PROCESS, Isolated, Limits, Reply, hand_over
 from bartizan.targets.protocol import Access, Labels, Rows, Scores
+from bartizan.targets.structure import MAX_NODES, Plan, Structure, unpack
 from bartizan.targets.table import MAX_CLASSES, MAX_COLUMNS, read_columns
 
 COMMAND = (*PROCESS, "bartizan.adapters.sklearn_host")
 VICTIM = 0
 """Handle of the declared model in its process; fitted models have higher ones."""
 _NUMBER = 8
+MAX_STRUCTURE = MAX_NODES * 16 * _NUMBER
+"""Bytes of a structure that are taken from a process."""
 
 
 class SklearnTargets:
@@ -70,6 +73,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     values: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_CLASSES)]
     scores: bool
     names: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_COLUMNS)]
+    weights: bool = False
+    """Its structure can be read."""
 
 
 class _Models:
@@ -87,6 +92,12 @@ class _Models:
         return self._last
 
     def ask(self, question: dict[str, Any], *arrays: NDArray[Any], size: int = 0, seconds: float = 0) -> bytearray:
+        """One command, for the bytes of its answer. See ``tell``."""
+        return self.tell(question, *arrays, size=size, seconds=seconds)[1]
+
+    def tell(
+        self, question: dict[str, Any], *arrays: NDArray[Any], size: int = 0, seconds: float = 0
+    ) -> tuple[Reply, bytearray]:
         """One command.
 
         Raises:
@@ -105,7 +116,7 @@ class _Models:
                 f"model {self.name!r} cannot do what was asked ({question['do']}): {reply.words}",
                 remedy="see that the declared datasets fit the model.",
             )
-        return body
+        return reply, body
 
 
 class SklearnTarget:
@@ -124,8 +135,8 @@ class SklearnTarget:
     @property
     def offers(self) -> frozenset[Access]:
         """See ``Target.offers``."""
-        always = {Access.LABELS, Access.TRAINING}
-        return frozenset(always | {Access.SCORES} if self._facts.scores else always)
+        more = {Access.SCORES: self._facts.scores, Access.WEIGHTS: self._facts.weights}
+        return frozenset({Access.LABELS, Access.TRAINING, *(access for access, given in more.items() if given)})
 
     @property
     def classes(self) -> int:
@@ -167,6 +178,30 @@ class SklearnTarget:
         question = {"do": "fit", "model": handle, "rows": len(rows), "seed": seed % 2**32}
         self._models.ask(question, self._checked(rows), np.ascontiguousarray(labels, dtype="<i8"), seconds=seconds)
         return SklearnTarget(self._models, self._facts, handle)
+
+    def structure(self) -> Structure:
+        """See ``Transparent.structure``. What the process sends is checked before it is used.
+
+        Raises:
+            WorkError: the model is of a kind whose structure is not read.
+            SandboxError: what was sent is no structure of this model.
+        """
+        if Access.WEIGHTS not in self.offers:
+            raise WorkError(
+                f"{self.name} is of a kind whose structure is not read", remedy="use an attack that needs no weights."
+            )
+        process = self._models.process
+        reply, _ = self._models.tell({"do": "structure", "model": self._handle})
+        try:
+            plan = msgspec.msgpack.decode(reply.facts, type=Plan)
+            if not 0 <= plan.size <= MAX_STRUCTURE:
+                process.condemn("says that its model is larger than any")
+            structure = unpack(plan, self._models.ask({"do": "arrays"}, size=plan.size))
+        except (msgspec.DecodeError, ArtefactError) as error:
+            process.condemn(f"says impossible things of its model ({error})")
+        if (structure.features, structure.classes) != (self.features, self.classes):
+            process.condemn("shows the inside of another model")
+        return structure
 
     def _ask(self, what: str, rows: Rows, columns: int) -> bytearray:
         question = {"do": what, "model": self._handle, "rows": len(rows)}

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import InconsistentVersionWarning
 
+from bartizan.adapters import sklearn_structure
+from bartizan.targets import structure
 from bartizan.targets.hosting import Answer, Command, Refusal
 from bartizan.targets.hosting import Question as AnyQuestion
 
@@ -43,6 +45,7 @@ class Host:
         self.classes: NDArray[Any] = np.empty(0)
         self.models: dict[int, Any] = {}
         self.file = bytearray()
+        self.arrays_of_structure = b""
 
     def dropping(self, command: Command[Question]) -> Command[Question]:
         """The command, after models that nobody needs any longer have been let go."""
@@ -78,6 +81,7 @@ class Host:
             "values": [str(value)[:MAX_VALUE] for value in self.classes.tolist()],
             "scores": hasattr(model, "predict_proba"),
             "names": [str(name) for name in getattr(model, "feature_names_in_", ())],
+            "weights": not sklearn_structure.readable(model),
         }
         return {"facts": facts}
 
@@ -102,6 +106,20 @@ class Host:
         np.random.seed(question.seed)  # noqa: NPY002 - parts without a random_state draw from here
         self.models[question.model] = model.fit(self._rows(question), self.classes[labels])
         return {}
+
+    def structure(self, question: Question) -> Answer:
+        """Read what a model is made of; its plan. The arrays are fetched next, with ``arrays``."""
+        try:
+            read = sklearn_structure.read(self.models[question.model])
+        except sklearn_structure.Unreadable as reason:
+            raise Refusal(str(reason)) from reason
+        plan, self.arrays_of_structure = structure.pack(read)
+        return {"facts": plan}
+
+    def arrays(self, _: Question) -> Answer:
+        """The arrays of the structure that was read last."""
+        packed, self.arrays_of_structure = self.arrays_of_structure, b""
+        return packed
 
     def _rows(self, question: Question) -> Any:
         """The rows as an array, or as a table when the model was fitted to one with named columns."""
@@ -148,5 +166,7 @@ def commands() -> dict[str, Command[Question]]:
         "labels": host.labels,
         "scores": host.scores,
         "fit": host.fit,
+        "structure": host.structure,
+        "arrays": host.arrays,
     }
     return {name: host.dropping(command) for name, command in named.items()}

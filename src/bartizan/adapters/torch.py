@@ -23,6 +23,10 @@ Trainer = Callable[[Rows, Labels, int], torch.nn.Module]
 """Trains a fresh module on rows ``(records, features)`` and labels, with a seed."""
 BATCH = 512
 """Rows in one pass through the module: what fits the caches of a processor."""
+FEW, MANY = 8, 64
+"""Batches of up to ``FEW`` rows are passed as they are; larger ones are filled up to a multiple of 4, and
+beyond ``MANY`` of 16. Kernels are prepared for each size of a batch anew (2 ms here, as much as 100 rows of a
+small network), and attacks would ask in a new size whenever a sample leaves them."""
 
 
 class TorchTarget:
@@ -72,7 +76,7 @@ class TorchTarget:
     def logits(self, rows: Rows) -> Scores:
         """See ``Differentiable.logits``."""
         with self._asked(), torch.inference_mode():
-            parts = [self._checked(self.module(self._tensor(part))).cpu().numpy() for part in self._parts(rows)]
+            parts = [self._passed(self._tensor(part))[: len(part)].cpu().numpy() for part in self._parts(rows)]
         return np.concatenate(parts) if parts else np.empty((0, self.classes), dtype=self.dtype)
 
     def gradients(self, rows: Rows, loss: Loss, labels: Labels, targets: Labels | None = None) -> NDArray[np.floating]:
@@ -80,14 +84,15 @@ class TorchTarget:
         answer = np.empty((len(rows), self.classes + self.features), dtype=self.dtype)
         with self._asked():
             for start in range(0, len(rows), self._batch):
-                stop = start + self._batch
-                inputs = self._tensor(rows[start:stop]).requires_grad_()
-                logits = self._checked(self.module(inputs))
-                aimed = None if targets is None else torch.from_numpy(targets[start:stop]).to(self._device)
-                value = losses(logits, loss, torch.from_numpy(labels[start:stop]).to(self._device), aimed)
+                part = slice(start, start + self._batch)
+                inputs = self._tensor(rows[part]).requires_grad_()
+                logits = self._passed(inputs)
+                known = answer[part]
+                aimed = None if targets is None else self._classes(targets[part])
+                value = losses(logits[: len(known)], loss, self._classes(labels[part]), aimed)
                 (slope,) = torch.autograd.grad(value.sum(), inputs)
-                answer[start:stop, : self.classes] = logits.detach().cpu().numpy()
-                answer[start:stop, self.classes :] = slope.reshape(len(slope), -1).cpu().numpy()
+                known[:, : self.classes] = logits[: len(known)].detach().cpu().numpy()
+                known[:, self.classes :] = slope[: len(known)].reshape(len(known), -1).cpu().numpy()
         return answer
 
     def activations(self, rows: Rows) -> NDArray[np.floating]:
@@ -104,10 +109,11 @@ class TorchTarget:
             with self._asked(), torch.inference_mode():
                 for part in self._parts(rows):
                     seen.clear()
-                    self.module(self._tensor(part))
+                    inputs = self._tensor(part)
+                    self.module(inputs)
                     if not seen:
                         raise WorkError(f"{self.name} has no linear layer whose input could be read")
-                    parts.append(seen[-1].reshape(len(part), -1).cpu().numpy())
+                    parts.append(seen[-1].reshape(len(inputs), -1)[: len(part)].cpu().numpy())
         finally:
             for hook in hooks:
                 hook.remove()
@@ -131,15 +137,17 @@ class TorchTarget:
     @contextmanager
     def _asked(self) -> Iterator[None]:
         """Evaluation mode, and parameters that gather nothing; both are put back."""
-        was_training = self.module.training
+        training = [module for module in self.module.modules() if module.training]
         learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.module.eval()
+        for module in training:
+            module.training = False
         for parameter in learning:
             parameter.requires_grad_(False)  # noqa: FBT003 - torch knows it by place only
         try:
             yield
         finally:
-            self.module.train(was_training)
+            for module in training:
+                module.training = True
             for parameter in learning:
                 parameter.requires_grad_()
 
@@ -147,12 +155,20 @@ class TorchTarget:
         yield from (rows[start : start + self._batch] for start in range(0, len(rows), self._batch))
 
     def _tensor(self, rows: Rows) -> torch.Tensor:
+        """The rows as a batch of a size that is likely to be used again; zeros fill it up."""
+        count = _filled(len(rows), self._batch)
         flat = np.ascontiguousarray(rows, dtype=self.dtype)
-        if not flat.flags.writeable:
-            flat = flat.copy()
-        return torch.from_numpy(flat).to(self._device).view(len(rows), *self.shape)
+        if count > len(rows) or not flat.flags.writeable:
+            flat = np.zeros((count, self.features), dtype=self.dtype)
+            flat[: len(rows)] = rows
+        return torch.from_numpy(flat).to(self._device).view(count, *self.shape)
 
-    def _checked(self, logits: Any) -> torch.Tensor:
+    def _classes(self, labels: Labels) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64)).to(self._device)
+
+    def _passed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch."""
+        logits = self.module(inputs)
         if not isinstance(logits, torch.Tensor) or logits.ndim != _MATRIX or logits.shape[1] != self.classes:
             raise WorkError(
                 f"{self.name} answers {getattr(logits, 'shape', type(logits).__name__)} where logits (rows, "
@@ -163,6 +179,14 @@ class TorchTarget:
 
 
 _MATRIX = 2
+
+
+def _filled(count: int, batch: int) -> int:
+    """Size of the batch in which ``count`` rows are passed, at most ``batch``."""
+    if count <= FEW:
+        return count
+    step = 4 if count <= MANY else 16
+    return max(count, min(batch, -(-count // step) * step))
 
 
 TINY = 1e-12
@@ -193,3 +217,34 @@ def _aimed(logits: torch.Tensor, loss: Loss, own: torch.Tensor, aimed: torch.Ten
         return aimed - own
     top = logits.topk(4, dim=1).values
     return (aimed - own) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward a function, backward the identity."""
+
+    @staticmethod
+    def forward(_context: Any, inputs: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return function(inputs)
+
+    @staticmethod
+    def backward(_context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return slopes[0], None
+
+
+class StraightThrough(torch.nn.Module):
+    """A step before a model that cannot be differentiated, taken for the identity on the way back.
+
+    Rounding, thresholds, compression: their slopes are 0 or do not exist, and an attack by gradients stands
+    still although nothing has become more robust. Put into the place of the bare function, this lets it see through
+    (backward pass differentiable approximation: Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420). The
+    function must leave the shape as it is and change values little.
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the function makes of a batch."""
+        passed: torch.Tensor = _StraightThrough.apply(inputs, self.function)  # type: ignore[no-untyped-call]  # torch's
+        return passed

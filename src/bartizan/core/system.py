@@ -205,7 +205,7 @@ class RedTeam(_Part, frozen=True, kw_only=True):
     extraction_budget: int = 400
     repeats: int = 5
     attacks: tuple[str, ...] = ()
-    """Names of the attacks to run; empty runs all that apply."""
+    """Names of the attacks to run, or ``all`` that get by with what the interface gives; empty runs the usual five."""
 
 
 class Advisories(_Part, frozen=True, kw_only=True):

@@ -181,7 +181,7 @@ def inside(radius: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.floa
 def lengths(change: Rows, norm: float, channels: int = 1) -> NDArray[np.float64]:
     """``(batch,)``: length of each change ``(batch, features)`` by the norm inf, 2, 1 or 0."""
     if norm == 0:
-        pixels = (change != 0).reshape(len(change), channels, -1).any(axis=1)
+        pixels = (change != 0).reshape(len(change), channels, change.shape[1] // channels).any(axis=1)
         return np.asarray(pixels.sum(axis=1), dtype=np.float64)
     if norm == 2:  # noqa: PLR2004 - the norm
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", change, change, dtype=np.float64)))

@@ -61,7 +61,7 @@ def test_the_module_is_left_as_it_was():
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5))
     module.train()
     module[2].eval()
-    module[1].bias.requires_grad_(False)
+    module[1].bias.requires_grad = False
     victim = TorchTarget(module, shape=(64,), classes=10)
     victim.gradients(digits()[0][:3], Loss.CROSS_ENTROPY, digits()[1][:3])
     assert module[1].training

@@ -166,8 +166,9 @@ def test_a_task_holds_no_record_that_it_is_measured_on_and_no_label():
     kept = {row.tobytes() for row in case.truth.kept.rows}
     own = {row.tobytes() for row in case.task.rows}
     assert {field.name for field in fields(ExtractionTask)} == {
-        "rows", "classes", "space", "budget", "checkpoints",
+        "rows", "classes", "space", "budget", "checkpoints", "foreign", "learner",
     }  # fmt: skip
+    assert case.task.foreign is case.task.learner is None
     assert len(kept) + len(own) == len(rest[0])
     assert not kept & own
     for array in arrays_in(case.task):

@@ -7,20 +7,23 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.core.errors import BudgetError
-from bartizan.redteam.attack import Gradient, Search, slope
+from bartizan.core.errors import BudgetError, InputError
+from bartizan.redteam.attack import Gradient, Search
+from bartizan.redteam.ball import FLAT, Ball
 from bartizan.redteam.closest import Closest
+from bartizan.redteam.objective import slopes
 from bartizan.redteam.tasks import EvasionTask
-from bartizan.targets.protocol import Access, Loss, Rows
+from bartizan.targets.protocol import NEEDS_TARGETS, Access, Loss, Rows
 
 Samples = NDArray[np.int64]
+Slopes = NDArray[np.floating]
 
 
 class PGD:
     """Climb a loss by projected steps, from random starts; samples that are fooled leave the batch.
 
     Steps follow the sign of the gradient under Linf, its direction under L2, and its largest entries
-    under L1. Costs ``steps`` gradients for each restart and sample that still stands.
+    under L1. Costs ``steps`` gradients, times ``draws``, for each restart and sample that still stands.
     """
 
     name = "evasion.pgd"
@@ -32,14 +35,35 @@ class PGD:
     position = "user"
     references: tuple[str, ...] = (
         "Madry et al.: Towards deep learning models resistant to adversarial attacks. ICLR 2018, arXiv:1706.06083",
+        "Dong et al.: Boosting adversarial attacks with momentum. CVPR 2018, arXiv:1710.06081",
+        "Lin et al.: Nesterov accelerated gradient and scale invariance. ICLR 2020, arXiv:1908.06281",
+        "Athalye et al.: Synthesizing robust adversarial examples. ICML 2018, arXiv:1707.07397",
+        "Tramer, Boneh: Adversarial training for multiple perturbations. NeurIPS 2019, arXiv:1904.13000",
     )
 
     def __init__(
-        self, *, steps: int = 40, restarts: int = 1, step_size: float = 1 / 10, loss: Loss = Loss.CROSS_ENTROPY
+        self,
+        *,
+        steps: int = 40,
+        restarts: int = 1,
+        step_size: float = 1 / 10,
+        loss: Loss = Loss.CROSS_ENTROPY,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        draws: int = 1,
+        random_start: bool = True,
     ) -> None:
-        self.steps, self.restarts, self.loss = steps, restarts, loss
+        if loss in NEEDS_TARGETS:
+            raise InputError(f"PGD climbs away from the true class, and the loss {loss} needs a class to aim at")
+        self.steps, self.restarts, self.loss, self.random_start = steps, restarts, loss, random_start
         self.step_size = step_size
         """As a part of the largest change that counts."""
+        self.momentum = momentum
+        """How much of the gradients so far is kept, each divided by its mean size; 0 is plain PGD, 1 is MI-FGSM."""
+        self.nesterov = nesterov
+        """Take the gradient where momentum alone would lead."""
+        self.draws = draws
+        """Gradients averaged for a step, for victims that answer at random (expectation over transformation)."""
 
     def search(self, task: EvasionTask, rng: np.random.Generator) -> Search:
         """See ``Attack.search``."""
@@ -54,32 +78,44 @@ class PGD:
 
     def _climb(
         self, task: EvasionTask, rng: np.random.Generator, closest: Closest, sample: Samples
-    ) -> Generator[Gradient, NDArray[np.floating], Samples]:
+    ) -> Generator[Gradient, Slopes, Samples]:
         """One restart; returns the samples that still stand."""
-        radius = np.full(len(sample), task.max_change)
-        noise = rng.uniform(-1, 1, (len(sample), task.rows.shape[1])).astype(task.rows.dtype)
-        rows = task.within(task.rows[sample] + noise * task.max_change * task.space.scale, sample, radius)
+        ball = Ball(task, sample)
+        rows = ball.anywhere(rng) if self.random_start else ball.origin.copy()
+        velocity = np.zeros_like(rows) if self.momentum else None
         for step in range(self.steps + 1):
             if not sample.size:
                 break
-            answer = yield Gradient(rows, sample, self.loss, task.labels[sample])
-            logits, gradient = slope(answer, task.classes)
+            place = self._looked_at(ball, rows, velocity)
+            logits, gradient = yield from slopes(task, sample, place, self.loss, draws=self.draws)
             fooled = logits.argmax(axis=1) != task.labels[sample]
             if fooled.any():
-                closest.offer(sample[fooled], rows[fooled])
-                sample, rows, gradient = sample[~fooled], rows[~fooled], gradient[~fooled]
+                closest.offer(sample[fooled], place[fooled])
+                stays = ~fooled
+                sample, rows, gradient = sample[stays], rows[stays], gradient[stays]
+                velocity = None if velocity is None else velocity[stays]
+                ball.keep(stays)
             if step < self.steps:
-                rows = self._moved(task, sample, rows, gradient)
+                if velocity is not None:
+                    velocity *= self.momentum
+                    velocity += _unit(gradient)
+                rows = self._moved(ball, rows, gradient if velocity is None else velocity)
         return sample
 
-    def _moved(self, task: EvasionTask, sample: Samples, rows: Rows, gradient: NDArray[np.floating]) -> Rows:
-        step = steepest(gradient, task.norm) * (self.step_size * task.max_change * task.space.scale)
-        return task.within(rows + step.astype(rows.dtype), sample)
+    def _looked_at(self, ball: Ball, rows: Rows, velocity: Rows | None) -> Rows:
+        """Where the gradient is taken."""
+        if not self.nesterov or velocity is None:
+            return rows
+        return self._moved(ball, rows, self.momentum * velocity)
+
+    def _moved(self, ball: Ball, rows: Rows, gradient: Slopes) -> Rows:
+        step = ball.steepest(gradient, rows)
+        step *= np.asarray(self.step_size * ball.radius, dtype=rows.dtype)
+        step += rows
+        return ball.inside(step)
 
 
-def steepest(gradient: NDArray[np.floating], norm: float) -> NDArray[np.floating]:
-    """The direction of unit length by the norm in which a linear function grows most."""
-    if norm == np.inf:
-        return np.asarray(np.sign(gradient))
-    length = np.linalg.norm(gradient, axis=1, keepdims=True)
-    return np.asarray(gradient / np.maximum(length, np.finfo(gradient.dtype).tiny))
+def _unit(gradient: Slopes) -> Slopes:
+    """The gradient over its mean size, which keeps it apart from how sure the victim is."""
+    size = np.abs(gradient).mean(axis=1, keepdims=True, dtype=np.float64)
+    return np.asarray(gradient / np.maximum(size, FLAT).astype(gradient.dtype))

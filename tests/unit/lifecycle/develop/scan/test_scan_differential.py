@@ -69,7 +69,13 @@ class Disarmed(pickle._Unpickler):
             raise MemoryError
         self.append(bytearray(self.read(size)))
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: load_bytearray8}
+    def load_reduce(self):
+        """What cannot be called is not called: the message would hold all of it, and containers share exponentially."""
+        if not callable(self.stack[-2]) or not isinstance(self.stack[-1], tuple):
+            raise TypeError("no call")
+        super().load_reduce()
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: load_bytearray8, pickle.REDUCE[0]: load_reduce}
 
     def get_extension(self, code):
         if code <= 0:
@@ -138,6 +144,13 @@ def unseen(data):
         return []
     refused = {Verdict.CLEAN, Verdict.UNKNOWN} if Inert.runs else {Verdict.CLEAN}
     return bad if scan_bytes(data, "model").verdict in refused else []
+
+
+def test_the_reference_survives_a_call_of_what_shares_exponentially():
+    """A file that the fuzzer made: 70 dicts, each twice in the next, and one of them called."""
+    dicts = b"".join(b"}\x94(Nh%cK\x01h%cu" % (n, n) for n in range(70))
+    assert asked_for(b"\x80\x04}\x94" + dicts + b"K\x01R" + imports("os", "system") + b".") == []
+    assert scan_bytes(b"\x80\x04}\x94" + dicts + b"K\x01R.", "model").exit_code != 0
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,0 +1,1 @@
+"""Attacks that make one request cost far more than others do."""

@@ -1,0 +1,1 @@
+"""Attacks that change a text so that a classifier gets it wrong."""

@@ -1,0 +1,45 @@
+"""Characters that readers do not see, or take for others. From Unicode's confusables, letters only."""
+
+from __future__ import annotations
+
+INVISIBLE = ("\u200b", "\u200c", "\u200d", "\u2060", "\u00ad", "\ufeff")
+"""Zero-width space, non-joiner, joiner, word joiner, soft hyphen, byte-order mark."""
+
+LOOKALIKES = {
+    "a": "\u0430",
+    "c": "\u0441",
+    "d": "\u0501",
+    "e": "\u0435",
+    "h": "\u04bb",
+    "i": "\u0456",
+    "j": "\u0458",
+    "l": "\u04cf",
+    "n": "\u0578",
+    "o": "\u043e\u03bf",
+    "p": "\u0440",
+    "q": "\u051b",
+    "s": "\u0455",
+    "u": "\u057d",
+    "v": "\u03bd",
+    "w": "\u051d",
+    "x": "\u0445",
+    "y": "\u0443",
+    "A": "\u0410\u0391",
+    "B": "\u0412\u0392",
+    "C": "\u0421",
+    "E": "\u0415\u0395",
+    "H": "\u041d\u0397",
+    "I": "\u0406\u0399",
+    "J": "\u0408",
+    "K": "\u041a\u039a",
+    "M": "\u041c\u039c",
+    "N": "\u039d",
+    "O": "\u041e\u039f",
+    "P": "\u0420\u03a1",
+    "S": "\u0405",
+    "T": "\u0422\u03a4",
+    "X": "\u0425\u03a7",
+    "Y": "\u03a5",
+    "Z": "\u0396",
+}
+"""Latin letter to letters of other scripts that look like it."""
