@@ -168,7 +168,7 @@ def capped_diamond(change: Rows, room: Rows, radius: Sizes) -> Rows:
         step = threshold[open_] + excess / np.maximum(slope, 1)
         middle = (low[open_] + high[open_]) / 2
         # Caps make the sum neither convex nor concave: halving now and then ends what would creep.
-        between = (slope > 0) & (step > low[open_]) & (step < high[open_]) & (round_ % 3 < 2)
+        between = (slope > 0) & (step > low[open_]) & (step < high[open_]) & (round_ % 3 < 2)  # noqa: PLR2004
         going = np.abs(excess) > SOLVED * radius[open_]
         open_ = open_[going]
         threshold[open_] = np.where(between, step, middle)[going]

@@ -13,13 +13,16 @@ from bartizan.redteam.attack import Query, Search
 from bartizan.redteam.tasks import EvasionTask
 from bartizan.targets.protocol import Access, Rows, Scores
 
+PROBES, FEW_PROBES = 50, 20
+"""Queries for one estimate: the paper's, and what is better for rows of few features at budgets of hundreds."""
+FEW_FEATURES = 256
+
 
 class NES:
     """Climb the margin by projected steps along a gradient that is estimated from pairs of opposite probes.
 
-    As in the paper: Gaussian probes in opposite pairs, momentum, steps of the sign under Linf. With few
-    probes and long memory instead of its fifty, which is better at budgets of hundreds. All probes of all
-    samples go out in one call. Samples that fool the victim are left alone.
+    As in the paper: Gaussian probes in opposite pairs, momentum, steps of the sign under Linf. All
+    probes of all samples go out in one call. Samples that fool the victim are left alone.
     """
 
     name = "evasion.nes"
@@ -33,9 +36,12 @@ class NES:
         "Ilyas et al.: Black-box adversarial attacks with limited queries. ICML 2018, arXiv:1804.08598",
     )
 
-    def __init__(self, *, probes: int = 20, radius: float = 0.3, step: float = 0.2, momentum: float = 0.9) -> None:
+    def __init__(
+        self, *, probes: int | None = None, radius: float = 0.3, step: float = 0.2, momentum: float = 0.9
+    ) -> None:
         self.probes, self.step, self.momentum = probes, step, momentum
-        """Queries for one estimate; length of a step as a part of the largest change; weight of the past."""
+        """Queries for one estimate, by default as many as suit the number of features; length of a step as a part of
+        the largest change; weight of the past."""
         self.radius = radius
         """Deviation of a probe in each feature under Linf, or its length otherwise, as a part of the largest change."""
 
@@ -60,6 +66,7 @@ class _Climb(Asking):
     def __init__(self, task: EvasionTask, settings: NES, rng: np.random.Generator) -> None:
         super().__init__(task)
         self.settings, self.rng = settings, rng
+        self.probes = settings.probes or (FEW_PROBES if task.rows.shape[1] <= FEW_FEATURES else PROBES)
         self.here: Rows = task.rows.copy()
         self.heading: NDArray[np.float64] = np.zeros(task.rows.shape)
 
@@ -86,7 +93,7 @@ class _Climb(Asking):
 
     def _estimate(self, live: Samples) -> Generator[Query, Scores, NDArray[np.float64]]:
         """``(live, features)``: gradient of the margin, up to its length."""
-        pairs = max(min(self.settings.probes, int(self.left[live].max()) - 1) // 2, 1)
+        pairs = max(min(self.probes, int(self.left[live].max()) - 1) // 2, 1)
         shape = (len(live), pairs, self.here.shape[1])
         noise = self.rng.standard_normal(shape, dtype=np.float32) * ~self.task.space.immutable
         radius = self.settings.radius * self.task.max_change
