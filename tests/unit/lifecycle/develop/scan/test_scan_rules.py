@@ -77,7 +77,8 @@ def test_every_rule_is_fired_by_some_file(tmp_path):
     for rule, data in MORE.items():
         name = "a.npy" if rule == "file/misnamed" else "model.bin"
         fired |= {finding.rule for finding in scan_bytes(data, name, LIMITS.get(rule, Limits())).findings}
-    assert fired == set(RULES)
+    # No file is known that a reader fails on; what happens then is tested with a reader that always fails.
+    assert fired == set(RULES) - {"file/unforeseen"}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=str)
