@@ -38,13 +38,13 @@ def saturated(net_):
 
 
 @cache
-def verdict(kind, seed=0, count=70):
+def verdict(kind, seed=0):
     module = net(0.15 if kind == "adversarial" else 0.0, seed)
     if kind == "rounded":
         module = nn.Sequential(Do(rounded), module)
     if kind == "saturated":
         module = saturated(module)
-    return diagnose(target(module), attacked(count, eps=0.15, budget=250))
+    return diagnose(target(module), attacked(100, eps=0.15, budget=400))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -81,7 +81,7 @@ def test_a_differentiable_twin_sees_through():
 
 
 def test_one_step_is_too_weak_for_a_claim_or_worse():
-    found = diagnose(target(net(0.15)), attacked(120, eps=0.2, budget=5), claimed=FGSM(start=0.5))
+    found = diagnose(target(net(0.15)), attacked(150, eps=0.2, budget=5), claimed=FGSM(start=0.5))
     assert found.verdict is not Verdict.SOUND
     with pytest.raises(WorkError, match=str(found.verdict)):
         found.refuse()

@@ -60,7 +60,7 @@ class Seen:
 
 @cache
 def robust(module, name, norm, eps, seed=0):
-    return play(target(module), {**ATTACKS, **STRONG}[name], attacked(100, norm=norm, eps=eps), seed=seed).robust
+    return play(target(module), {**ATTACKS, **STRONG}[name], attacked(150, norm=norm, eps=eps), seed=seed).robust
 
 
 STRONG = {
@@ -118,7 +118,7 @@ def test_every_row_that_is_asked_is_possible(norm):
 def test_pgd_is_as_strong_as_the_textbook(eps):
     module = net(eps)
     ours = np.mean([robust(module, "pgd-40", np.inf, 0.15, seed).mean() for seed in range(3)])
-    task = attacked(100, eps=0.15)
+    task = attacked(150, eps=0.15)
     theirs = np.mean([plain_pgd(module, task, seed) for seed in range(3)])
     assert ours <= theirs + 0.02
 

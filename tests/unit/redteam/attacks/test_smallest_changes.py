@@ -24,7 +24,7 @@ ATTACKS = {
     "fab-t": FAB(steps=20, targets=3),
     "fab": FAB(steps=15, targets=0),
     "carlini-wagner": CarliniWagner(searches=5, steps=80),
-    "ead": EAD(searches=5, steps=50),
+    "ead": EAD(searches=6, steps=60),
 }
 
 
