@@ -342,7 +342,7 @@ def test_no_samples_and_one_class_are_said():
         CallableTarget(lambda asked: np.zeros(len(asked)), features=12, classes=1)
 
 
-def test_millions_of_rows_are_asked_in_calls_of_bounded_size():
+def test_ten_million_rows_are_asked_in_calls_of_bounded_size():
     """Memory is bounded by the call, not by the question; nothing is copied for each row more than once."""
     largest = 0
 
@@ -358,7 +358,7 @@ def test_millions_of_rows_are_asked_in_calls_of_bounded_size():
             del rng
             from bartizan.redteam.attack import Query  # noqa: PLC0415 - only here
 
-            yield Query(np.zeros((2_000_000, 1)), np.zeros(2_000_000, dtype=np.int64))
+            yield Query(np.zeros((10_000_000, 1)), np.zeros(10_000_000, dtype=np.int64))
             return task.rows
 
     rows = np.zeros((1, 1))

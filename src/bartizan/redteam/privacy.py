@@ -22,27 +22,15 @@ from bartizan.core.finding import Finding, Severity
 from bartizan.core.system import ModelPart
 from bartizan.redteam import learners, statistics
 from bartizan.redteam.attack import VICTIM, Attack, Fit, Query, Request, Search
-from bartizan.redteam.attribute import AttributeInference
-from bartizan.redteam.canaries import Memorisation
 from bartizan.redteam.engine import Run
-from bartizan.redteam.family import Case, Family, Material, Measurement, Measuring, Point, ask
-from bartizan.redteam.inversion import Inversion
+from bartizan.redteam.family import Case, Material, Measurement, Measuring, Point, ask
 from bartizan.redteam.journal import Answer
 from bartizan.redteam.ledger import Budget
-from bartizan.redteam.properties import PropertyInference
 from bartizan.redteam.statistics import Estimate
 from bartizan.redteam.tasks import MembershipGuess, MembershipResult, MembershipTask, Shadow
 from bartizan.targets.feasible import Space
 from bartizan.targets.protocol import Access, Rows
 from bartizan.targets.table import Table
-
-GAMES: dict[str, Family] = {
-    "attribute": AttributeInference(),
-    "inversion": Inversion(),
-    "memorisation": Memorisation(),
-    "property": PropertyInference(),
-}
-"""Families of the privacy attacks that play another game than membership, which they name as ``game``."""
 
 Truth = NDArray[np.bool_]
 """``(records,)``: which records the target was trained on."""
@@ -85,14 +73,12 @@ class Privacy:
     settings: tuple[str, ...] = ("seed", "shadow_models", "query_budget")
 
     def case(self, attack: Attack, material: Material, rng: np.random.Generator) -> Case:
-        """All records, mixed; random halves for the shadow models. Attacks of another game get its case.
+        """All records, mixed; random halves for the shadow models.
 
         Raises:
             ArtefactError: a class has so few records that halves could lack it.
             InputError: too few shadow models are allowed.
         """
-        if (game := GAMES.get(getattr(attack, "game", ""))) is not None:
-            return game.case(attack, material, rng)
         shadows = material.settings.shadow_models // 2 * 2
         if shadows < LEAST_SHADOWS:
             raise InputError(
@@ -129,9 +115,7 @@ class Privacy:
         )
 
     def measure(self, case: Case, run: Run, rng: np.random.Generator) -> Measuring:
-        """Score both games, and what can be told without any model. Cases of another game are measured by it."""
-        if (other := GAMES.get(getattr(getattr(case.truth, "attack", None), "game", ""))) is not None:
-            return (yield from other.measure(case, run, rng))
+        """Score both games, and what can be told without any model."""
         game: Game = case.truth
         result = run.candidates
         if not isinstance(result, MembershipResult):

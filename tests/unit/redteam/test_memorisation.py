@@ -15,7 +15,6 @@ from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.redteam import audit
 from bartizan.redteam.attacks.privacy.canaries import Improbable, Mislabelled, MislabelledFromLabels
 from bartizan.redteam.canaries import UNINFORMED, Memorisation, _audit, _coins, _exposure
-from bartizan.redteam.privacy import Privacy
 from bartizan.redteam.privacy_tasks import Canaries
 from fixtures.games import halves, material, play
 from fixtures.victims import Victim
@@ -26,7 +25,7 @@ CANCER = halves(load_breast_cancer)
 def played(model, attack=None, family=None, seed=0, **settings):
     settings.setdefault("shadow_models", 16)
     attack = attack or Mislabelled()
-    return play(attack, family or Privacy(), model.fit(*CANCER[0]), material(*CANCER, **settings), seed=seed)
+    return play(attack, family or Memorisation(), model.fit(*CANCER[0]), material(*CANCER, **settings), seed=seed)
 
 
 # -- exposure --------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ def test_the_same_seed_gives_the_same_bytes():
 def test_too_few_records_and_designs_that_are_no_rows_are_refused():
     few = tuple((rows[:60], labels[:60]) for rows, labels in CANCER)
     with pytest.raises(ArtefactError, match="60 training records are too few"):
-        Privacy().case(Mislabelled(), material(*few), np.random.default_rng(0))
+        Memorisation().case(Mislabelled(), material(*few), np.random.default_rng(0))
 
     class Odd(Mislabelled):
         def search(self, task, rng):

@@ -21,14 +21,15 @@ from sklearn.tree import DecisionTreeClassifier
 
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.statement import make
+from bartizan.redteam import registry
 from bartizan.redteam.attacks.privacy.attribute import AttributeByLabels, AttributeByScores
 from bartizan.redteam.attacks.privacy.canaries import Improbable, Mislabelled
 from bartizan.redteam.attacks.privacy.inversion import InversionByGradients, InversionByScores
 from bartizan.redteam.attacks.privacy.properties import PropertyByShadows
-from bartizan.redteam.attribute import choose
+from bartizan.redteam.attribute import AttributeInference, choose
 from bartizan.redteam.check import AttackCheck
-from bartizan.redteam.privacy import Privacy
-from bartizan.redteam.properties import draw
+from bartizan.redteam.inversion import Inversion
+from bartizan.redteam.properties import PropertyInference, draw
 from bartizan.targets.feasible import Codes, OneHot
 from bartizan.targets.protocol import Access
 from fixtures.games import arrays_in, halves, material, play
@@ -43,7 +44,7 @@ def linear(**settings):
 
 
 def played(attack, model, data, *, seed=0, **settings):
-    return play(attack, Privacy(), model.fit(*data[0]), material(*data, **settings), seed=seed)
+    return play(attack, registry.family(attack.name), model.fit(*data[0]), material(*data, **settings), seed=seed)
 
 
 # -- attributes ------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ def test_what_statistics_tell_is_not_held_against_the_model():
 
 def test_the_attribute_asked_is_in_no_row_of_the_task():
     of = material(*secret())
-    case = Privacy().case(AttributeByScores(), of, np.random.default_rng(0))
+    case = AttributeInference().case(AttributeByScores(), of, np.random.default_rng(0))
     task = case.task
     for place, attribute in enumerate(task.attributes):
         people = task.asked == place
@@ -131,7 +132,7 @@ def test_a_constant_model_gives_no_property_away_and_neither_does_a_smooth_one_o
 
 
 def test_the_victims_are_trained_on_nothing_that_the_adversary_has():
-    case = Privacy().case(PropertyByShadows(), material(*CANCER), np.random.default_rng(0))
+    case = PropertyInference().case(PropertyByShadows(), material(*CANCER), np.random.default_rng(0))
     mine = {row.tobytes() for row in (*case.task.rows, *case.task.probes)}
     assert not mine & {row.tobytes() for row in case.truth.rows}
     assert not {row.tobytes() for row in case.task.rows} & {row.tobytes() for row in case.task.probes}
@@ -193,7 +194,7 @@ class Smooth(Victim):
 def test_gradients_show_as_much_and_need_no_scores():
     victim = Smooth(make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(*DIGITS[0]))
     victim.model[0].scale_[victim.model[0].var_ == 0] = 1.0
-    game = play(InversionByGradients(), Privacy(), victim, material(*DIGITS))
+    game = play(InversionByGradients(), Inversion(), victim, material(*DIGITS))
     assert game.metrics["similarity"].low > 0.7
     assert game.run.ledger.queries == 0
 
@@ -224,7 +225,7 @@ def test_an_attack_that_gives_up_is_no_result(attack):
 def test_too_few_records_are_refused(attack):
     few = tuple((rows[:30], labels[:30]) for rows, labels in CANCER)
     with pytest.raises(ArtefactError, match="too few"):
-        Privacy().case(attack, material(*few), np.random.default_rng(0))
+        registry.family(attack.name).case(attack, material(*few), np.random.default_rng(0))
 
 
 class InProcess:
@@ -239,7 +240,7 @@ class InProcess:
 def test_each_runs_as_a_check_of_a_declared_system(attack, tmp_path):
     model = DecisionTreeClassifier(max_depth=4, random_state=0).fit(*CANCER[0])
     system = declare(tmp_path, model, *CANCER, classes=("malignant", "benign"), shadow_models=8)
-    check = AttackCheck(Privacy(), attack)
+    check = AttackCheck(registry.family(attack.name), attack)
     outcome = check.run(system, system.of_kind("model")[0], desk(InProcess()))
     assessment = make(outcome.predicate_type, system.of_kind("model")[0], outcome.predicate).read()
     assert (assessment.family, assessment.method) == ("privacy", attack.name)

@@ -31,7 +31,7 @@ class AttributeByScores:
     name = "privacy.attribute"
     title = "Attribute inference, corrected by what is guessed without the model"
     family = "privacy"
-    game = "attribute"
+    tables = True
     technique = "T37"
     atlas: tuple[str, ...] = ("AML.T0024",)
     needs = frozenset({Access.SCORES, Access.TRAINING})

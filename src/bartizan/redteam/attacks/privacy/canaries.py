@@ -23,7 +23,6 @@ class Mislabelled:
     name = "privacy.canary"
     title = "Memorisation of mislabelled canaries, with exposure and an audit of epsilon"
     family = "privacy"
-    game = "memorisation"
     technique = "T40"
     atlas: tuple[str, ...] = ("AML.T0057",)
     needs = frozenset({Access.SCORES, Access.TRAINING})

@@ -38,7 +38,6 @@ class InversionByGradients:
     name = "privacy.inversion-gradients"
     title = "Model inversion by gradients"
     family = "privacy"
-    game = "inversion"
     technique = "T36"
     atlas: tuple[str, ...] = ("AML.T0024.001",)
     needs: frozenset[Access] = frozenset({Access.GRADIENTS})

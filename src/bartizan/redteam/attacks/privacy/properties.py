@@ -30,7 +30,7 @@ class PropertyByShadows:
     name = "privacy.property"
     title = "Property inference with shadow models"
     family = "privacy"
-    game = "property"
+    tables = True
     technique = "T37"
     atlas: tuple[str, ...] = ("AML.T0024",)
     needs = frozenset({Access.SCORES, Access.TRAINING})
