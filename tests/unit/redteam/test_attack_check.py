@@ -21,10 +21,9 @@ from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.predicates import ASSESSMENT, Assessment
 from bartizan.core.statement import make
 from bartizan.core.system import RedTeam
-from bartizan.redteam import checks, registry
+from bartizan.redteam import registry
 from bartizan.redteam.attacks.evasion.square import Square
 from bartizan.redteam.check import offered, why_not
-from bartizan.redteam.checks import HopSkipJumpCheck, SquareCheck
 from bartizan.redteam.journal import Journals
 from bartizan.redteam.journal_file import FolderJournals
 from bartizan.targets.protocol import Access, Targets
@@ -33,6 +32,10 @@ from fixtures.victims import Desk, declare, desk, named, write_csv
 ROWS, LABELS = load_breast_cancer(return_X_y=True)
 TRAIN, REST, TRAIN_LABELS, REST_LABELS = train_test_split(ROWS, LABELS, test_size=0.4, random_state=0, stratify=LABELS)
 SMALL = {"samples": 20, "query_budget": 100, "max_change": 0.6}
+
+HOPSKIPJUMP = registry.check("evasion.hopskipjump")
+SQUARE = registry.check("evasion.square")
+MEMBERSHIP = registry.check("privacy.membership")
 
 
 def model():
@@ -55,7 +58,7 @@ def system(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcome(system):
-    return HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(targets()))
+    return HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(targets()))
 
 
 @pytest.mark.control("A-MLSG-004-C001")
@@ -113,13 +116,13 @@ def test_findings_carry_the_techniques_that_showed_them(outcome):
 
 
 def test_the_same_system_gives_the_same_bytes(system, outcome):
-    again = HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(targets()))
+    again = HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(targets()))
     assert again.report.data == outcome.report.data
     assert msgspec.json.encode(again.predicate) == msgspec.json.encode(outcome.predicate)
 
 
 def test_both_attacks_are_made_on_the_same_rows(system, outcome):
-    square = SquareCheck().run(system, system.of_kind("model")[0], desk(targets()))
+    square = SQUARE.run(system, system.of_kind("model")[0], desk(targets()))
     records = [
         [sample["record"] for sample in json.loads(result.report.data)["samples"]] for result in (outcome, square)
     ]
@@ -153,9 +156,9 @@ class MortalTargets:
 def test_a_killed_check_goes_on_where_it_was_and_says_the_same(tmp_path, system, outcome):
     journals, subject = FolderJournals(tmp_path), system.of_kind("model")[0]
     with pytest.raises(KeyboardInterrupt):
-        HopSkipJumpCheck().run(system, subject, Desk({Targets: MortalTargets(), Journals: journals}))
+        HOPSKIPJUMP.run(system, subject, Desk({Targets: MortalTargets(), Journals: journals}))
     assert len(list(tmp_path.iterdir())) == 1
-    resumed = HopSkipJumpCheck().run(system, subject, Desk({Targets: targets(), Journals: journals}))
+    resumed = HOPSKIPJUMP.run(system, subject, Desk({Targets: targets(), Journals: journals}))
     assert resumed.report.data == outcome.report.data
     assert list(tmp_path.iterdir()) == []
 
@@ -178,7 +181,7 @@ def test_every_attack_is_a_check_like_any_other(name, system):
 
 def test_where_only_labels_are_answered_the_variant_for_labels_is_run(tmp_path):
     system = system_in(tmp_path, output="label", shadow_models=8)
-    outcome = checks.MembershipCheck().run(system, system.of_kind("model")[0], desk(targets()))
+    outcome = MEMBERSHIP.run(system, system.of_kind("model")[0], desk(targets()))
     assert outcome.predicate.method == "privacy.membership-labels"
     assert outcome.predicate.threat.access == ("labels", "training")
     assert outcome.predicate.budget["models_fitted"] == 8
@@ -188,9 +191,7 @@ def test_where_only_labels_are_answered_the_variant_for_labels_is_run(tmp_path):
 def test_a_result_goes_stale_by_what_it_rests_on_and_by_nothing_else(tmp_path):
     def settings(**changed):
         system = system_in(tmp_path, **changed)
-        return HopSkipJumpCheck().inputs(system, system.of_kind("model")[0])[
-            "settings:redteam.evasion.hopskipjump:victim"
-        ]
+        return HOPSKIPJUMP.inputs(system, system.of_kind("model")[0])["settings:redteam.evasion.hopskipjump:victim"]
 
     same = settings()
     assert settings(shadow_models=99) == settings(repeats=2) == same
@@ -218,9 +219,9 @@ def test_a_result_goes_stale_by_what_it_rests_on_and_by_nothing_else(tmp_path):
 )
 def test_a_check_that_does_not_apply_says_why_in_one_sentence(tmp_path, declared, reason):
     system = system_in(tmp_path, **declared)
-    said = SquareCheck().why_not(system)
+    said = SQUARE.why_not(system)
     assert reason in said
-    assert bool(SquareCheck().subjects(system)) == (not reason)
+    assert bool(SQUARE.subjects(system)) == (not reason)
 
 
 def test_what_a_label_only_interface_offers_is_no_scores(system):
@@ -237,7 +238,7 @@ def test_a_model_that_offers_less_than_declared_is_not_attacked_in_half(tmp_path
         **SMALL,
     )
     with pytest.raises(ArtefactError, match=r"takes 5 features, and dataset 'train' has 30"):
-        HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(targets()))
+        HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(targets()))
 
 
 @pytest.mark.parametrize(
@@ -250,23 +251,23 @@ def test_datasets_that_do_not_match_are_refused_before_the_model_is_opened(tmp_p
     other = named(tmp_path, "dataset", "evaluation", "evaluation.csv")
     system = msgspec.structs.replace(system, artefacts=(*system.artefacts[:-1], other))
     with pytest.raises(ArtefactError, match=fault):
-        HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(None))
+        HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(None))
 
 
 def test_a_class_that_is_not_declared_is_refused(tmp_path):
     system = system_in(tmp_path, classes=("malignant", "benign", "unknown"))
     with pytest.raises(ArtefactError, match="declared with 3 classes, and its training data has 2: 0, 1"):
-        HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(None))
+        HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(None))
 
 
 def test_data_that_changed_after_they_were_digested_are_refused(tmp_path):
     system = system_in(tmp_path)
     (tmp_path / "evaluation.csv").write_text("x0,target\n1,0\n")
     with pytest.raises(ArtefactError, match="has changed since it was digested"):
-        HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(None))
+        HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(None))
 
 
 def test_an_unscanned_model_is_not_attacked(system):
     unscanned = SklearnTargets(lambda _digest: False)
     with pytest.raises(WorkError, match="has no clean scan"):
-        HopSkipJumpCheck().run(system, system.of_kind("model")[0], desk(unscanned))
+        HOPSKIPJUMP.run(system, system.of_kind("model")[0], desk(unscanned))

@@ -14,12 +14,15 @@ from sklearn.tree import DecisionTreeClassifier
 from bartizan.adapters.sklearn import SklearnTargets
 from bartizan.core.errors import WorkError
 from bartizan.core.statement import make
-from bartizan.redteam.checks import ExtractionCheck, LabelFlipCheck, MembershipCheck
+from bartizan.redteam import registry
 from fixtures.games import halves
 from fixtures.victims import Victim, declare, desk
 
+LABEL_FLIP = registry.check("poisoning.labelflip")
+MEMBERSHIP = registry.check("privacy.membership")
+EXTRACTION = registry.check("extraction.active")
 SMALL = {"shadow_models": 8, "extraction_budget": 60, "poison_rates": (0.1,), "repeats": 2, "positive": "malignant"}
-EVERY = [LabelFlipCheck, MembershipCheck, ExtractionCheck]
+EVERY = [LABEL_FLIP, MEMBERSHIP, EXTRACTION]
 
 
 class InProcess:
@@ -37,7 +40,7 @@ def system_in(folder, model=None, **settings):
 
 
 def run(check, system, targets=None):
-    return check().run(system, system.of_kind("model")[0], desk(targets or InProcess()))
+    return check.run(system, system.of_kind("model")[0], desk(targets or InProcess()))
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +53,14 @@ def outcomes(system):
     return {check: run(check, system) for check in EVERY}
 
 
-@pytest.mark.parametrize("check", EVERY)
+@pytest.mark.parametrize("check", EVERY, ids=lambda check: check.name)
 def test_the_same_seed_gives_the_same_bytes_of_the_report(check, system, outcomes):
     one, same = outcomes[check], run(check, system)
     assert one.report.data == same.report.data
     assert one.predicate == same.predicate
 
 
-@pytest.mark.parametrize("check", EVERY)
+@pytest.mark.parametrize("check", EVERY, ids=lambda check: check.name)
 def test_another_seed_gives_another_report(check, outcomes, tmp_path):
     other = system_in(tmp_path, seed=7)
     assert run(check, other).report.data != outcomes[check].report.data
@@ -67,7 +70,7 @@ def test_another_seed_gives_another_report(check, outcomes, tmp_path):
     ("check", "promised"),
     [
         (
-            LabelFlipCheck,
+            LABEL_FLIP,
             (
                 {"clean_accuracy", "accuracy_drop_at_10_percent", "positive_recall_drop_at_10_percent"},
                 {f"accuracy_by_poison_rate_{strategy}" for strategy in ("random", "margin_guided", "targeted")},
@@ -75,7 +78,7 @@ def test_another_seed_gives_another_report(check, outcomes, tmp_path):
             ),
         ),
         (
-            MembershipCheck,
+            MEMBERSHIP,
             (
                 {
                     f"{game}{metric}"
@@ -92,7 +95,7 @@ def test_another_seed_gives_another_report(check, outcomes, tmp_path):
             ),
         ),
         (
-            ExtractionCheck,
+            EXTRACTION,
             (
                 {"fidelity", "fidelity_near_boundary", "substitute_accuracy", "queries_for_90_percent_fidelity"},
                 {"fidelity_by_queries"},
@@ -116,13 +119,13 @@ def test_the_statement_holds_the_promised_metrics_each_with_an_interval(check, p
 
 def test_a_model_in_its_own_process_is_judged_like_one_in_this_process(system, outcomes):
     separate = SklearnTargets(lambda _digest: True)
-    for check in (MembershipCheck, ExtractionCheck):
+    for check in (MEMBERSHIP, EXTRACTION):
         assert run(check, system, separate).predicate.metrics == outcomes[check].predicate.metrics
 
 
 @pytest.mark.parametrize(
     ("check", "method"),
-    [(MembershipCheck, "privacy.membership-labels"), (ExtractionCheck, "extraction.active-labels")],
+    [(MEMBERSHIP, "privacy.membership-labels"), (EXTRACTION, "extraction.active-labels")],
 )
 def test_an_interface_of_labels_is_attacked_with_labels_alone(check, method, tmp_path):
     outcome = run(check, system_in(tmp_path, SVC(), output="label"))
@@ -132,11 +135,11 @@ def test_an_interface_of_labels_is_attacked_with_labels_alone(check, method, tmp
 
 def test_a_model_without_the_declared_scores_is_named_as_the_fault(tmp_path):
     with pytest.raises(WorkError, match="needs scores") as caught:
-        run(MembershipCheck, system_in(tmp_path, SVC()), SklearnTargets(lambda _digest: True))
+        run(MEMBERSHIP, system_in(tmp_path, SVC()), SklearnTargets(lambda _digest: True))
     assert "exposure.output" in caught.value.remedy
 
 
 def test_a_contributor_who_is_not_considered_leaves_poisoning_nothing_to_do(tmp_path):
     without = system_in(tmp_path, consider=("user",))
-    assert LabelFlipCheck().subjects(without) == ()
-    assert MembershipCheck().subjects(without)
+    assert LABEL_FLIP.subjects(without) == ()
+    assert MEMBERSHIP.subjects(without)
