@@ -18,23 +18,14 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import InconsistentVersionWarning
 
 from bartizan.adapters import sklearn_structure
-from bartizan.targets import structure
+from bartizan.targets import slopes, structure
+from bartizan.targets.host import Question, labels_of, rows_of
 from bartizan.targets.hosting import Answer, Command, Refusal
-from bartizan.targets.hosting import Question as AnyQuestion
+from bartizan.targets.protocol import Loss
+from bartizan.targets.structure import Structure
 
 MAX_VALUE = 200
 """Longest text of one class value that is told."""
-
-
-class Question(AnyQuestion, kw_only=True):
-    """One command. What follows it are rows, then labels; or a file."""
-
-    rows: int = 0
-    model: int = 0
-    """Handle: 0 is the declared model."""
-    seed: int = 0
-    drop: tuple[int, ...] = ()
-    """Handles that are no longer needed."""
 
 
 class Host:
@@ -44,6 +35,8 @@ class Host:
         self.model: Any = None
         self.classes: NDArray[Any] = np.empty(0)
         self.models: dict[int, Any] = {}
+        self.known: dict[int, Structure] = {}
+        """What models are made of, for their slopes."""
         self.file = bytearray()
         self.arrays_of_structure = b""
 
@@ -53,6 +46,7 @@ class Host:
         def answer(question: Question) -> Answer:
             for handle in question.drop:
                 self.models.pop(handle, None)
+                self.known.pop(handle, None)
             return command(question)
 
         return answer
@@ -73,6 +67,8 @@ class Host:
             raise Refusal(f"it holds a {type(model).__name__}, which is no fitted scikit-learn classifier")
         if np.ndim(model.classes_) != 1 or not hasattr(model, "n_features_in_"):
             raise Refusal(f"its {type(model).__name__} does not say its one list of classes and number of features")
+        unread, smooth = sklearn_structure.readable(model), sklearn_structure.has_slopes(model)
+        no_slopes = unread or "it is made of trees, which have no slopes to follow"
         self.model, self.classes = _single_threaded(model), np.asarray(model.classes_)
         self.models[0] = self.model
         facts = {
@@ -81,7 +77,11 @@ class Host:
             "values": [str(value)[:MAX_VALUE] for value in self.classes.tolist()],
             "scores": hasattr(model, "predict_proba"),
             "names": [str(name) for name in getattr(model, "feature_names_in_", ())],
-            "weights": not sklearn_structure.readable(model),
+            "training": True,
+            "weights": not unread,
+            "logits": smooth,
+            "gradients": smooth,
+            "lacks": {} if smooth else {"logits": no_slopes, "gradients": no_slopes},
         }
         return {"facts": facts}
 
@@ -107,6 +107,19 @@ class Host:
         self.models[question.model] = model.fit(self._rows(question), self.classes[labels])
         return {}
 
+    def logits(self, question: Question) -> Answer:
+        """Scores before the softmax, ``(rows, classes)``, of a model that is known as numbers."""
+        known = self._known(question)
+        return slopes.logits(known, rows_of(question, known.features)).tobytes()
+
+    def gradients(self, question: Question) -> Answer:
+        """Logits, and behind them the gradient of each row's loss, ``(rows, classes + features)``."""
+        known = self._known(question)
+        labels = labels_of(question, known.features)
+        aimed = labels_of(question, known.features, place=1) if question.aimed else None
+        rows = rows_of(question, known.features)
+        return slopes.gradients(known, rows, Loss(question.loss), labels, aimed).tobytes()
+
     def structure(self, question: Question) -> Answer:
         """Read what a model is made of; its plan. The arrays are fetched next, with ``arrays``."""
         try:
@@ -120,6 +133,11 @@ class Host:
         """The arrays of the structure that was read last."""
         packed, self.arrays_of_structure = self.arrays_of_structure, b""
         return packed
+
+    def _known(self, question: Question) -> Structure:
+        if question.model not in self.known:
+            self.known[question.model] = sklearn_structure.read(self.models[question.model])
+        return self.known[question.model]
 
     def _rows(self, question: Question) -> Any:
         """The rows as an array, or as a table when the model was fitted to one with named columns."""
@@ -166,6 +184,8 @@ def commands() -> dict[str, Command[Question]]:
         "labels": host.labels,
         "scores": host.scores,
         "fit": host.fit,
+        "logits": host.logits,
+        "gradients": host.gradients,
         "structure": host.structure,
         "arrays": host.arrays,
     }

@@ -2,7 +2,7 @@
 
 Runs where the estimator is: in the isolated process of ``bartizan.adapters.sklearn_host``, or in a test.
 Read are trees and sums of trees (decision trees, extra trees, random forests, gradient boosting and
-its histogram variant) and linear classifiers, alone or behind scalers that treat each feature by itself.
+its histogram variant), linear classifiers and networks, alone or behind scalers that treat each feature by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.targets.structure import LEAF, Floats, LinearModel, Link, Structure, TreeEnsemble, joined, last_passing
+from bartizan.targets.structure import (
+    LEAF,
+    Activation,
+    Floats,
+    LinearModel,
+    Link,
+    NetworkModel,
+    Structure,
+    TreeEnsemble,
+    joined,
+    last_passing,
+)
 
 TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
@@ -29,6 +40,7 @@ LINEAR = (
     "RidgeClassifierCV",
     "SGDClassifier",
 )
+NETWORK = "MLPClassifier"
 BELOW_ZERO = -np.finfo(np.float64).smallest_subnormal
 """With this cut an output of 0 counts as class 1."""
 
@@ -61,6 +73,11 @@ def readable(model: Any) -> str:
     return ""
 
 
+def has_slopes(model: Any) -> bool:
+    """Whether its structure can be read and has slopes to follow: linear models and networks, no trees."""
+    return not readable(model) and kind_of(_steps(model)[1]) in {*LINEAR, NETWORK}
+
+
 def read(model: Any) -> Structure:
     """The structure of a fitted classifier.
 
@@ -72,6 +89,8 @@ def read(model: Any) -> Structure:
     _refuse_odd(last)
     if kind_of(last) in LINEAR:
         return _linear(last, scalings)
+    if kind_of(last) == NETWORK:
+        return _network(last, scalings)
     if kind_of(last) == HISTOGRAM:
         return _histogram(last, scalings)
     if kind_of(last) == BOOSTED:
@@ -96,7 +115,7 @@ def _steps(model: Any) -> tuple[list[Any], Any]:
 
 
 def _refuse_odd(model: Any) -> None:
-    if kind_of(model) not in {*TREES, *FORESTS, BOOSTED, HISTOGRAM, *LINEAR}:
+    if kind_of(model) not in {*TREES, *FORESTS, BOOSTED, HISTOGRAM, *LINEAR, NETWORK}:
         raise Unreadable(f"the structure of a {type(model).__name__} is not read")
     if kind_of(model) == HISTOGRAM and model.is_categorical_ is not None:
         raise Unreadable("the structure of trees that ask for categories is not read")
@@ -242,14 +261,37 @@ def _linear(model: Any, scalings: Sequence[Scaling]) -> LinearModel:
     """A linear classifier; scalers in front of it are multiplied in."""
     weights, bias = np.atleast_2d(model.coef_).astype(np.float64), np.ravel(model.intercept_).astype(np.float64)
     bias = np.broadcast_to(bias, len(weights)).copy()
+    weights, bias = _multiplied_in(weights, bias, scalings)
+    return LinearModel(weights, bias, _link(model, len(weights)))
+
+
+def _network(model: Any, scalings: Sequence[Scaling]) -> NetworkModel:
+    """A network; scalers in front of it are multiplied into its first layer."""
+    if model.n_outputs_ > 1 and model.out_activation_ != Link.SOFTMAX:
+        raise Unreadable("the structure of a network that gives a row several classes at once is not read")
+    layers = [np.asarray(layer, np.float64) for layer in model.coefs_]
+    biases = [np.asarray(bias, np.float64) for bias in model.intercepts_]
+    first, biases[0] = _multiplied_in(layers[0].T, biases[0], scalings)
+    return NetworkModel(
+        weights=np.concatenate([first.T.ravel(), *(layer.ravel() for layer in layers[1:])]),
+        bias=biases[-1],
+        hidden_bias=np.concatenate([np.empty(0), *biases[:-1]]),
+        widths=(len(layers[0]), *(layer.shape[1] for layer in layers)),
+        activation=Activation(model.activation),
+        link=Link(model.out_activation_),
+    )
+
+
+def _multiplied_in(weights: Floats, bias: Floats, scalings: Sequence[Scaling]) -> tuple[Floats, Floats]:
+    """Weights ``(outputs, features)`` and biases for rows as they are given, from those for scaled ones."""
     features = np.arange(weights.shape[1])
     for scaling in reversed(scalings):
         at_zero = scaling(np.zeros(len(features)), features)
         slope = scaling(np.ones(len(features)), features) - at_zero
         if not np.allclose(scaling(np.full(len(features), -1e6), features), at_zero - 1e6 * slope, rtol=1e-6):
-            raise Unreadable("a scaler that clips is not read in front of a linear model")
+            raise Unreadable("a scaler that clips is not read in front of weighted sums")
         weights, bias = weights * slope, bias + weights @ at_zero
-    return LinearModel(weights, bias, _link(model, len(weights)))
+    return weights, bias
 
 
 def _link(model: Any, outputs: int) -> Link:

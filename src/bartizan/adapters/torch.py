@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ small network), and attacks would ask in a new size whenever a sample leaves the
 
 
 class TorchTarget:
-    """A classifier as a ``torch.nn.Module`` that answers logits. See ``Target``, ``Differentiable`` and ``Layered``."""
+    """A classifier as a ``torch.nn.Module`` that answers logits. See ``Differentiable`` and ``Approachable``."""
 
     dtype = np.dtype(np.float32)
 
@@ -59,6 +59,8 @@ class TorchTarget:
     def offers(self) -> frozenset[Access]:
         """See ``Target.offers``."""
         access = {Access.LABELS, Access.SCORES, Access.LOGITS, Access.GRADIENTS, Access.WEIGHTS}
+        if any(isinstance(layer, torch.nn.Linear) for layer in self.module.modules()):
+            access.add(Access.ACTIVATIONS)
         return frozenset(access | {Access.TRAINING} if self.trainer else access)
 
     def labels(self, rows: Rows) -> Labels:
@@ -101,23 +103,28 @@ class TorchTarget:
         Raises:
             WorkError: the module runs no linear layer.
         """
-        seen: list[torch.Tensor] = []
-        layers = [layer for layer in self.module.modules() if isinstance(layer, torch.nn.Linear)]
-        hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach())) for layer in layers]
-        parts = []
-        try:
-            with self._asked(), torch.inference_mode():
-                for part in self._parts(rows):
-                    seen.clear()
-                    inputs = self._tensor(part)
-                    self.module(inputs)
-                    if not seen:
-                        raise WorkError(f"{self.name} has no linear layer whose input could be read")
-                    parts.append(seen[-1].reshape(len(inputs), -1)[: len(part)].cpu().numpy())
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with self._asked(), torch.inference_mode():
+            parts = [self._represented(self._tensor(part))[: len(part)].cpu().numpy() for part in self._parts(rows)]
         return np.concatenate(parts) if parts else np.empty((0, 1), dtype=self.dtype)
+
+    def approach(self, rows: Rows, towards: Rows) -> NDArray[np.floating]:
+        """See ``Approachable.approach``. Raises as ``activations`` does."""
+        answer = np.empty((len(rows), 1 + self.features), dtype=self.dtype)
+        with self._asked():
+            for start in range(0, len(rows), self._batch):
+                known = answer[start : start + self._batch]
+                with torch.no_grad():
+                    aimed = self._represented(self._tensor(towards[start : start + self._batch]))
+                inputs = self._tensor(rows[start : start + self._batch]).requires_grad_()
+                distance = (self._represented(inputs) - aimed).square().sum(1)
+                (slope,) = torch.autograd.grad(distance.sum(), inputs)
+                known[:, 0] = distance[: len(known)].detach().cpu().numpy()
+                known[:, 1:] = slope[: len(known)].reshape(len(known), -1).cpu().numpy()
+        return answer
+
+    def _represented(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the last linear layer that is run is given, ``(batch, width)``."""
+        return last_linear(self.module, inputs, self.name)[1].reshape(len(inputs), -1)
 
     def retrain(self, rows: Rows, labels: Labels, *, seed: int) -> TorchTarget:
         """See ``Target.retrain``."""
@@ -179,6 +186,28 @@ class TorchTarget:
 
 
 _MATRIX = 2
+
+
+def last_linear(module: torch.nn.Module, inputs: torch.Tensor, name: str) -> tuple[torch.nn.Linear, torch.Tensor]:
+    """The linear layer that is run last on a batch, and what it is given.
+
+    Raises:
+        WorkError: the module runs no linear layer.
+    """
+    seen: list[tuple[torch.nn.Linear, torch.Tensor]] = []
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    hooks = [
+        layer.register_forward_pre_hook(lambda run, given: seen.append((cast("torch.nn.Linear", run), given[0])))
+        for layer in layers
+    ]
+    try:
+        module(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise WorkError(f"{name} has no linear layer whose input could be read")
+    return seen[-1]
 
 
 def _filled(count: int, batch: int) -> int:

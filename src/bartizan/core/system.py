@@ -84,10 +84,18 @@ class DatasetPart(_Part, frozen=True, kw_only=True):
     """Columns that an adversary cannot change."""
     ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     """Possible values of a column; what is not named takes the range seen in training."""
+    dependent: dict[str, str] = msgspec.field(default_factory=dict)
+    """Columns that follow from others, each with what it is: ``bmi = "weight / (height * height)"``."""
     group: str = ""
     """Column whose equal values must not fall on both sides of a split (patient, site, device)."""
     labelling_instructions: str = ""
     """Name of the declared document of kind ``instructions`` by which the labels were made."""
+    shape: tuple[int, ...] = ()
+    """``[channels, height, width]`` where every record is an image; a table of columns without."""
+    value_range: tuple[float, float] | None = None
+    """Least and largest value of a pixel, as the model is given it: ``[0, 1]``, ``[0, 255]``. Needed with ``shape``."""
+    text: str = ""
+    """Column that holds a text, where that is all the model is given; a table of numbers without."""
 
 
 class ModelPart(_Part, frozen=True, kw_only=True):
@@ -96,7 +104,7 @@ class ModelPart(_Part, frozen=True, kw_only=True):
     name: str
     path: str
     task: Literal["classification"]
-    framework: Literal["scikit-learn"]
+    framework: Literal["scikit-learn", "onnx", "torch", "xgboost", "lightgbm"]
     trained_on: str
     """Name of a declared dataset."""
     evaluated_on: str
@@ -162,6 +170,9 @@ class Exposure(_Part, frozen=True, kw_only=True):
 
     interface: Literal["public", "partners", "internal", "offline"]
     output: Literal["label", "top-k", "rounded-scores", "scores"]
+    explanations: tuple[str, ...] = ()
+    """Roles that are told why the model answered as it did. An explanation tells more of the model than any
+    output; without a role, nobody is told."""
     profile: str = ""
     """Catalogue profile whose positions are taken over and then amended by ``positions``."""
     positions: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
@@ -199,13 +210,22 @@ class RedTeam(_Part, frozen=True, kw_only=True):
     query_budget: int = 1000
     """Queries an evasion attack may ask for one sample."""
     max_change: float = 1.0
-    """Largest perturbation that counts as an attack, in standard deviations of each feature (Linf)."""
+    """Largest perturbation that counts as an attack, by ``norm``. Of tables in standard deviations of each column, of
+    images in units of ``value_range``."""
+    norm: Literal["linf", "l2", "l1", "l0"] = "linf"
+    """How a perturbation is measured: largest change of one value, Euclidean length, sum, or how many columns, or
+    pixels, are changed."""
+    gradient_budget: int = 2000
+    """Gradients an evasion attack that is given the inside of the model may ask for one sample."""
     poison_rates: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     shadow_models: int = 32
     extraction_budget: int = 400
     repeats: int = 5
     attacks: tuple[str, ...] = ()
     """Names of the attacks to run, or ``all`` that get by with what the interface gives; empty runs the usual five."""
+    stop_when_decided: bool = False
+    """Whether an evasion attack ends as soon as every gate rule about its robust accuracy is decided; what is stated
+    then allows for having looked."""
 
 
 class Advisories(_Part, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import ArtefactError
 from bartizan.core.system import DatasetPart
+from bartizan.targets.dependent import Dependent, read_dependents
 from bartizan.targets.protocol import Rows
 from bartizan.targets.table import Table
 
@@ -26,6 +27,8 @@ TOLERANCE = 1e-9
 """Rounding error that is forgiven when a change is compared with a bound."""
 SINGLE_RELATIVE, SINGLE_ABSOLUTE = 2e-6, 2e-7
 """What rounding to single precision can add to a change, of rows with values of about 1."""
+OFF_FORMULA = 0.1
+"""How far, in standard deviations, the middle record may lie beside the formula of a dependent column."""
 _HALF = 0.5
 
 
@@ -77,6 +80,8 @@ class Space:
     one_hot: tuple[OneHot, ...] = ()
     channels: int = 1
     """Colours of an image, whose rows lie flat by channel: the norm 0 counts a pixel once."""
+    dependent: tuple[Dependent, ...] = ()
+    """Columns that follow from others. They are ``immutable`` by themselves, and cost nothing."""
 
     def project(self, rows: Rows, origin: Rows, radius: NDArray[np.float64] | None = None) -> Rows:
         """The nearest possible rows that an adversary can make of ``origin``.
@@ -102,7 +107,17 @@ class Space:
         if radius is not None:
             fixed |= (radius < CATEGORY_CHANGE)[:, None] & self.categorical
         np.copyto(projected, origin, where=fixed)
-        return projected
+        return self._followed(projected, origin) if self.dependent else projected
+
+    def _followed(self, rows: Rows, origin: Rows) -> Rows:
+        """The rows with what follows from their changes; those for which that is impossible are not changed at all."""
+        moved = (rows != origin).any(axis=1)
+        for each in self.dependent:
+            rows[:, each.column] = np.where(moved, each.follow(rows, origin), origin[:, each.column])
+        columns = [each.column for each in self.dependent]
+        low, high = np.minimum(self.low, origin)[:, columns], np.maximum(self.high, origin)[:, columns]
+        odd = np.logical_not(np.all((rows[:, columns] >= low) & (rows[:, columns] <= high), axis=1, keepdims=True))
+        return np.where(odd, origin, rows)
 
     def within(self, rows: Rows, origin: Rows, radius: NDArray[np.float64], norm: float = np.inf) -> Rows:
         """The nearest possible rows whose change is at most ``radius`` ``(batch,)`` by a norm: inf, 2, 1 or 0.
@@ -114,7 +129,9 @@ class Space:
         radius = inside(radius, rows.dtype) if norm else radius
         if norm == np.inf:
             return self._in_cube(rows, origin, radius) if self.is_plain else self.project(rows, origin, radius)
-        change = shrunk((rows - origin) / self.scale, radius, norm, self.channels)
+        change: Rows = np.asarray((rows - origin) / self.scale)
+        change[:, [each.column for each in self.dependent]] = 0.0
+        change = shrunk(change, radius, norm, self.channels)
         moved = origin + change * self.scale
         if self.is_plain:
             return np.clip(moved, np.minimum(self.low, origin), np.maximum(self.high, origin))
@@ -145,6 +162,7 @@ class Space:
         size = np.abs(np.subtract(rows, origin, dtype=np.float64)) / self.scale
         for codes in self.codes:
             size[:, codes.column] = CATEGORY_CHANGE * (size[:, codes.column] != 0)
+        size[:, [each.column for each in self.dependent]] = 0.0
         return lengths(size, norm, self.channels)
 
     @property
@@ -241,9 +259,13 @@ def space_of(part: DatasetPart, table: Table) -> Space:
     A name in ``categorical`` or ``immutable`` that is no column stands for the one-hot columns
     ``name=...`` or ``name_...``.
 
+    Of images it is all that have their values within the declared range, and changes are in its units.
+
     Raises:
         ArtefactError: the declaration names a column that is not there, or says what the data contradict.
     """
+    if part.shape:
+        return image_space(part.shape, *(part.value_range or (float(table.rows.min()), float(table.rows.max()))))
     places = {name: _places(part, table, name) for name in (*part.integer, *part.categorical, *part.immutable)}
     one_hot = tuple(_one_hot(part, table, name, places[name]) for name in part.categorical if name not in table.columns)
     codes = tuple(_codes(table, places[name]) for name in part.categorical if name in table.columns)
@@ -253,6 +275,8 @@ def space_of(part: DatasetPart, table: Table) -> Space:
     for group in one_hot:
         immutable[group.columns] = immutable[group.columns].any()
     low, high = _ranges(part, table)
+    dependent = _dependents(part, table, np.flatnonzero(categorical))
+    immutable[[each.column for each in dependent]] = True
     return Space(
         columns=table.columns,
         scale=np.where((deviation > 0) & ~categorical, deviation, 1.0),
@@ -262,7 +286,22 @@ def space_of(part: DatasetPart, table: Table) -> Space:
         immutable=immutable,
         codes=codes,
         one_hot=one_hot,
+        dependent=dependent,
     )
+
+
+def _dependents(part: DatasetPart, table: Table, categorical: NDArray[np.int64]) -> tuple[Dependent, ...]:
+    """Declared dependent columns, when the data bear them out."""
+    found = read_dependents(part.dependent, table.columns)
+    for each in found:
+        name, values = table.columns[each.column], table.rows[:, each.column]
+        if each.column in categorical:
+            _refuse(part, f"says that {name!r} is a category and depends on other columns")
+        with np.errstate(all="ignore"):
+            off = np.abs(each.formula(table.rows) - values)
+        if not np.median(np.nan_to_num(off, nan=np.inf)) <= OFF_FORMULA * max(values.std(), np.finfo(float).tiny):
+            _refuse(part, f"says that {name!r} is {each.text}, and for most records it is not")
+    return found
 
 
 def _places(part: DatasetPart, table: Table, name: str) -> NDArray[np.int64]:

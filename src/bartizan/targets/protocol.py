@@ -28,6 +28,8 @@ class Access(enum.StrEnum):
     LOGITS = "logits"
     GRADIENTS = "gradients"
     WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+    """What the last layer is given, and how that changes with the row."""
     TRAINING = "training"
     """The training procedure can be run again on other data."""
 
@@ -138,6 +140,26 @@ class Layered(Target, Protocol):
 
     def activations(self, rows: Rows) -> NDArray[np.floating]:
         """Input of the last layer, ``(batch, width)``."""
+
+
+@runtime_checkable
+class Approachable(Layered, Protocol):
+    """A target whose representation can be followed back to the row. Offers ACTIVATIONS."""
+
+    def approach(self, rows: Rows, towards: Rows) -> NDArray[np.floating]:
+        """How far rows are from others ``(batch, features)`` before the last layer, ``(batch, 1 + features)``.
+
+        First the squared Euclidean distance of each row's activations to those of its other, then the gradient of
+        that by the row.
+        """
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """A target in a process of its own, whose work can be told from what else happens."""
+
+    def clock(self) -> float:
+        """Seconds of processor time that its process has used so far."""
 
 
 class Targets(Protocol):

@@ -1,7 +1,7 @@
 """What a model is made of, as numbers: for an adversary who holds the file, and for exact answers.
 
-Two kinds are described, linear models and sums of trees. Whatever a framework does to a row on its
-way to a node (scaling, rounding to float32, ``<`` or ``<=``) is a rising function of one feature, and
+Three kinds are described: linear models, dense networks and sums of trees. Whatever a framework does to a row on
+its way to a node (scaling, rounding to float32, ``<`` or ``<=``) is a rising function of one feature, and
 so can be moved into the threshold: ``last_passing`` finds the largest float64 that still passes. A
 ``TreeEnsemble`` therefore knows one rule only, on the rows as they are given, and takes the turns of
 the framework's own code at every float there is.
@@ -12,6 +12,7 @@ the framework's own code at every float there is.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -32,10 +33,21 @@ LEAF = -1
 """Stands in ``TreeEnsemble.feature`` for a node without a question."""
 MAX_NODES = 20_000_000
 """Nodes of one ensemble; bounds the memory that an answer of another process may claim."""
+MAX_WIDTH = 1 << 24
+"""Units of one layer."""
 BLOCK = 1 << 20
 """Pairs of row and tree that are walked together; bounds memory."""
 _MAGNITUDE = np.int64(0x7FFFFFFFFFFFFFFF)
 _BITS = 64
+
+
+class Activation(enum.StrEnum):
+    """What a hidden layer makes of its weighted sums."""
+
+    IDENTITY = "identity"
+    LOGISTIC = "logistic"
+    TANH = "tanh"
+    RELU = "relu"
 
 
 class Link(enum.StrEnum):
@@ -79,6 +91,12 @@ class LinearModel:
         outputs: Floats = _finite(rows, self.features) @ self.weights.T + self.bias
         return outputs
 
+    def pulled_back(self, rows: Rows, pull: Floats) -> Floats:
+        """``(batch, features)``: derivative by the rows, from ``pull`` ``(batch, outputs)`` by the outputs."""
+        del rows
+        pulled: Floats = pull @ self.weights
+        return pulled
+
     def labels(self, rows: Rows) -> Labels:
         """Class indices ``(batch,)``."""
         return decided(self.outputs(rows), self.cut)
@@ -86,6 +104,74 @@ class LinearModel:
     def scores(self, rows: Rows) -> Scores:
         """Probabilities ``(batch, classes)``. Raises WorkError when the model gives none."""
         return linked(self.outputs(rows), self.link)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkModel:
+    """Layers of weighted sums, all but the last bent by one function."""
+
+    weights: Floats
+    """Of all layers in a row, each ``(inputs, outputs)`` of its layer."""
+    bias: Floats
+    """``(outputs,)`` of the last layer."""
+    hidden_bias: Floats
+    """Of all other layers in a row."""
+    widths: tuple[int, ...]
+    """Features, units of each hidden layer, outputs."""
+    activation: Activation
+    link: Link
+    cut: float = 0.0
+    """With one output: class 1 is answered where the output is larger."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return max(2, self.widths[-1])
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return self.widths[0]
+
+    @property
+    def layers(self) -> list[tuple[Floats, Floats]]:
+        """Weights ``(inputs, outputs)`` and biases of each layer, in their order."""
+        shapes = list(itertools.pairwise(self.widths))
+        weights = np.split(self.weights, np.cumsum([here * there for here, there in shapes])[:-1])
+        hidden = np.split(self.hidden_bias, np.cumsum(self.widths[1:-1]))[: len(shapes) - 1]
+        return [
+            (part.reshape(shape), bias) for part, shape, bias in zip(weights, shapes, [*hidden, self.bias], strict=True)
+        ]
+
+    def outputs(self, rows: Rows) -> Floats:
+        """``(batch, outputs)`` before the link."""
+        return self._passed(rows)[-1]
+
+    def pulled_back(self, rows: Rows, pull: Floats) -> Floats:
+        """``(batch, features)``: derivative by the rows, from ``pull`` ``(batch, outputs)`` by the outputs."""
+        seen, layers = self._passed(rows), self.layers
+        for place in range(len(layers) - 1, 0, -1):
+            pull = (pull @ layers[place][0].T) * _steepness(seen[place - 1], self.activation)
+        pulled: Floats = pull @ layers[0][0].T
+        return pulled
+
+    def labels(self, rows: Rows) -> Labels:
+        """Class indices ``(batch,)``."""
+        return decided(self.outputs(rows), self.cut)
+
+    def scores(self, rows: Rows) -> Scores:
+        """Probabilities ``(batch, classes)``. Raises WorkError when the model gives none."""
+        return linked(self.outputs(rows), self.link)
+
+    def _passed(self, rows: Rows) -> list[Floats]:
+        """What each layer hands on; the last one its sums."""
+        here, passed, layers = _finite(rows, self.features), list[Floats](), self.layers
+        for place, (weights, bias) in enumerate(layers):
+            here = here @ weights + bias
+            if place < len(layers) - 1:
+                here = _bent(here, self.activation)
+            passed.append(here)
+        return passed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +257,7 @@ class TreeEnsemble:
         return node.reshape(len(rows), self.trees)
 
 
-Structure = LinearModel | TreeEnsemble
+Structure = LinearModel | NetworkModel | TreeEnsemble
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,6 +297,32 @@ def boxes(ensemble: TreeEnsemble) -> Boxes:
                 narrowed[feature] = min(threshold, above[feature])
                 waiting.append((int(ensemble.left[node]), below, narrowed))
     return Boxes(np.array(leaf, np.int64), np.array(tree, np.int64), np.array(low), np.array(high))
+
+
+def _bent(sums: Floats, activation: Activation) -> Floats:
+    """What the function makes of weighted sums."""
+    match activation:
+        case Activation.IDENTITY:
+            return sums
+        case Activation.LOGISTIC:
+            return np.asarray(special.expit(sums))
+        case Activation.TANH:
+            return np.tanh(sums)
+        case Activation.RELU:
+            return np.maximum(sums, 0.0)
+
+
+def _steepness(bent: Floats, activation: Activation) -> Floats:
+    """Derivative of the function where its value is ``bent``."""
+    match activation:
+        case Activation.IDENTITY:
+            return np.ones_like(bent)
+        case Activation.LOGISTIC:
+            return bent * (1 - bent)
+        case Activation.TANH:
+            return 1 - bent**2
+        case Activation.RELU:
+            return (bent > 0).astype(np.float64)
 
 
 def decided(outputs: Floats, cut: float = 0.0) -> Labels:
@@ -326,13 +438,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(math.prod(shape) for shape in self.shapes.values()) * 8
 
 
-_KINDS: dict[str, type[Structure]] = {"linear": LinearModel, "trees": TreeEnsemble}
+_KINDS: dict[str, type[Structure]] = {"linear": LinearModel, "network": NetworkModel, "trees": TreeEnsemble}
 _DTYPES = {"feature": "<i8", "left": "<i8", "right": "<i8", "roots": "<i8"}
 
 
 def pack(structure: Structure) -> tuple[Plan, bytes]:
     """The structure as a plan and bytes."""
-    kind = "linear" if isinstance(structure, LinearModel) else "trees"
+    kind = next(name for name, one in _KINDS.items() if isinstance(structure, one))
     named = {field.name: getattr(structure, field.name) for field in fields(structure)}
     arrays = {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
     plain = {name: value for name, value in named.items() if name not in arrays}
@@ -355,6 +467,8 @@ def unpack(plan: Plan, body: bytes | bytearray) -> Structure:
         at += 8 * count
     try:
         named["link"] = Link(named["link"])
+        if kind is NetworkModel:
+            named |= {"widths": tuple(named["widths"]), "activation": Activation(named["activation"])}
         structure: Structure = kind(**named)
         _check(structure)
     except (TypeError, KeyError, ValueError, IndexError) as error:
@@ -367,6 +481,9 @@ def _check(structure: Structure) -> None:
     if isinstance(structure, LinearModel):
         sound = structure.weights.ndim == 2 and structure.bias.shape == structure.weights.shape[:1]  # noqa: PLR2004
         numbers = [structure.weights, structure.bias]
+    elif isinstance(structure, NetworkModel):
+        sound = _sound_layers(structure)
+        numbers = [structure.weights, structure.bias, structure.hidden_bias]
     else:
         sound = _sound_trees(structure)
         numbers = [structure.value, structure.base, np.array([structure.divisor])]
@@ -374,6 +491,16 @@ def _check(structure: Structure) -> None:
     sound = sound and (structure.link in {Link.LOGISTIC, Link.NONE} if one else structure.link != Link.LOGISTIC)
     if not sound or not all(np.isfinite(array).all() for array in numbers) or not np.isfinite(structure.cut):
         raise ValueError("its arrays do not fit together")
+
+
+def _sound_layers(network: NetworkModel) -> bool:
+    """Whether there are just as many numbers as the layers have."""
+    widths = network.widths
+    if len(widths) < 2 or not all(type(width) is int and 0 < width <= MAX_WIDTH for width in widths):  # noqa: PLR2004
+        return False
+    weights = sum(here * there for here, there in itertools.pairwise(widths))
+    shapes = network.weights.shape, network.bias.shape, network.hidden_bias.shape
+    return shapes == ((weights,), (widths[-1],), (sum(widths[1:-1]),))
 
 
 def _sound_trees(trees: TreeEnsemble) -> bool:

@@ -3,6 +3,10 @@
 CSV: UTF-8, a header line, one number in each cell except for the label column, which may hold
 text. npz: an array ``rows`` ``(records, features)``, one named like the declared target
 ``(records,)``, and if wanted ``columns`` with the names of the features; never pickled objects.
+
+Where a dataset is declared with a shape its records are images: of an npz file ``rows`` may then also be
+``(records, channels, height, width)``; of a CSV file the columns are the values, by channel, row and column. Every
+value lies within the declared range. Images are kept flat and in single precision.
 """
 
 from __future__ import annotations
@@ -87,10 +91,15 @@ def read_table(
             number; the message names file, line and column.
     """
     path = Path(path)
+    if part.text:
+        raise ArtefactError(
+            f"dataset {part.name!r} holds texts, and this works on rows of numbers",
+            remedy="see `bartizan attack --list` for what can be done with texts.",
+        )
     data = _bytes(path, digest)
     columns, rows, texts = (_read_npz if path.suffix == ".npz" else _read_csv)(path, data, part)
     values, labels = _label_indices(path, part, texts, tuple(label_values))
-    return Table(columns, rows, labels, values)
+    return Table(columns, _as_images(path, rows, part) if part.shape else rows, labels, values)
 
 
 def read_columns(path: str | Path, part: DatasetPart) -> tuple[str, ...]:
@@ -122,6 +131,40 @@ def _bytes(path: Path, digest: Digest | None) -> BytesIO:
     if digest is not None and digest_bytes(data) != digest:
         raise ArtefactError(f"{path.name} has changed since it was digested", remedy="run the command again.")
     return BytesIO(data)
+
+
+# -- images --------------------------------------------------------------------------------------
+
+
+def misfit(rows: NDArray[Any], part: DatasetPart) -> str:
+    """Why an array ``rows`` of an npz file is none of what the declaration says; empty when it is."""
+    said = f"'rows' is {rows.dtype} {rows.shape}"
+    if rows.dtype.kind not in "biuf" or not rows.size or rows.size > MAX_CELLS:
+        return f"{said}; up to {MAX_CELLS} numbers are read, and at least one"
+    if not part.shape:
+        fits = rows.ndim == _MATRIX and rows.shape[1] < MAX_COLUMNS
+        return "" if fits else f"{said}; numbers (records, features) are read, of fewer than {MAX_COLUMNS} features"
+    flat = math.prod(part.shape)
+    if rows.shape[1:] in {tuple(part.shape), (flat,)} and flat < MAX_COLUMNS:
+        return ""
+    shown = ", ".join(map(str, part.shape))
+    return f"{said}; images of the declared shape are (records, {shown}), channels first, or (records, {flat})"
+
+
+def _as_images(path: Path, rows: NDArray[Any], part: DatasetPart) -> Rows:
+    """Rows in single precision, once every value is known to lie within the declared range."""
+    flat = math.prod(part.shape)
+    if rows.shape[1] != flat:
+        _refuse(path, 0, f"{rows.shape[1]} values a record; images of shape {list(part.shape)} have {flat}")
+    low, high = part.value_range or (-math.inf, math.inf)
+    with np.errstate(over="ignore"):
+        images: NDArray[Any] = np.ascontiguousarray(rows, dtype=np.float32)
+        beyond = (images < np.float32(low)) | (images > np.float32(high)) | ~np.isfinite(images)
+    if beyond.any():
+        record, place = np.argwhere(beyond)[0]
+        found = f"record {record}, value {place} is {rows[record, place]:g}"
+        _refuse(path, 0, f"{found}, outside the value_range from {low:g} to {high:g}")
+    return images
 
 
 # -- CSV -----------------------------------------------------------------------------------------
@@ -223,11 +266,12 @@ def _read_npz(path: Path, data: BytesIO, part: DatasetPart) -> tuple[tuple[str, 
         if name not in arrays:
             _refuse(path, 0, f"no array {name!r}; there are {', '.join(sorted(arrays))[:200] or 'none'}")
     rows, labels = arrays["rows"], arrays[part.target]
-    if rows.ndim != _MATRIX or rows.dtype.kind not in "biuf" or not 0 < rows.shape[1] < MAX_COLUMNS or not len(rows):
-        _refuse(path, 0, f"'rows' is {rows.dtype} {rows.shape}; numbers (records, features) are read")
+    if fault := misfit(rows, part):
+        _refuse(path, 0, fault)
     if labels.shape != rows.shape[:1] or labels.dtype.kind not in "biuU":
         _refuse(path, 0, f"{part.target!r} is {labels.dtype} {labels.shape}; whole numbers or text ({len(rows)},) fit")
-    rows = rows.astype(np.float64)
+    rows = rows.reshape(len(rows), -1)
+    rows = rows if part.shape else rows.astype(np.float64)
     if not (finite := np.isfinite(rows)).all():
         record, feature = np.argwhere(~finite)[0]
         _refuse(path, 0, f"record {record}, feature {feature} is not finite")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from bartizan.core.errors import WorkError
+from bartizan.core.system import Artefact, System
 from bartizan.targets.protocol import Scores
 
 
@@ -24,6 +26,13 @@ class TextTarget(Protocol):
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """Probabilities of each text, ``(batch, classes)``; an interface that tells labels only answers 0 and 1."""
+
+
+class TextTargets(Protocol):
+    """Service that opens declared models of texts for use; see ``Targets``."""
+
+    def open(self, system: System, model: Artefact) -> AbstractContextManager[TextTarget]:
+        """Load the model in an isolated process, if its digest has a clean scan. Closed on exit."""
 
 
 class CallableText:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import socket
+import threading
 import time
 
 import numpy as np
@@ -157,6 +159,56 @@ def test_a_server_that_asks_for_patience_gets_as_much_as_it_asks_and_no_more(tar
     assert pauses == [7.0, 3.0]
 
 
+def test_a_server_that_refuses_without_end_and_asks_for_no_pause_is_not_asked_without_end(target_at):
+    pauses, refusals = [], iter(range(100))
+
+    def refusing(path, body):
+        return mlflow(path, body) if next(refusals, None) is None else (429, {"Retry-After": "0"}, b"")
+
+    with serving(refusing) as (url, asked):
+        with pytest.raises(WorkError, match="9 times refused"):
+            target_at(f"{url}/invocations", speaks="mlflow", sleep=pauses.append)
+        assert len(asked) == 9
+    assert pauses == [0.2 * 2**times for times in range(8)]
+    assert sum(pauses) < 60
+
+
+@contextlib.contextmanager
+def dripping(head, pause=0.03, drops=400):
+    """A server that answers any request with ``head`` at once and then a blank now and then; counts them."""
+    sent, over = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            while not over.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(head)
+                        for _ in range(drops):
+                            connection.sendall(b" ")
+                            sent.append(1)
+                            if over.wait(pause):
+                                return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", sent
+        finally:
+            over.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX:"])
+def test_the_time_of_a_request_runs_out_however_slowly_its_answer_drips(target_at, head):
+    with dripping(head) as (url, sent), pytest.raises(WorkError, match=r"\(2 attempts\): TimeoutError"):
+        target_at(f"{url}/predict", speaks="json", seconds=0.25, retries=1)
+    assert 2 <= len(sent) <= 200, "each drop alone comes in time; all of them take 12 seconds"
+
+
 def test_a_reset_that_is_too_far_away_is_said(target_at):
     later = email.utils.formatdate(time.time() + 200, usegmt=True)
     with (
@@ -205,6 +257,82 @@ def test_an_answer_that_cannot_be_true_is_an_error_with_a_name(target_at, name):
     assert "\x1b" not in str(error.value)
 
 
+HUGE = b"9" * 400
+IMPOSSIBLE = {
+    "negative sides": ([-1, -4], [0] * 4, "no shape of one or two sides"),
+    "no side": ([], [0], "no shape of one or two sides"),
+    "many sides": ([1] * 70, [0], "no shape of one or two sides"),
+    "true for a side": ([True], [0], "no shape of one or two sides"),
+    "a name of numbers": ([1], [10**400], "a class '9{0}1000"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_tensor_that_cannot_be_one_is_an_error_with_a_name(target_at, name):
+    shape, data, words = IMPOSSIBLE[name]
+
+    def lying(_path, _body):
+        return ok({"outputs": [tensor("predict", "INT64", shape, data)]})
+
+    with serving(lying) as (url, _), pytest.raises(WorkError, match=words):
+        target_at(f"{url}/v2/models/iris", inputs="x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"predictions": [[%b]]}' % HUGE,
+        b'{"predictions": [{"no": %b}]}' % HUGE,
+        b'{"predictions": [[1, %b]]}' % HUGE,
+        b'{"predictions": [%b]}' % HUGE,
+        b'{"predictions": [[true]]}',
+        b'{"predictions": [[[%b]]]}' % HUGE,
+    ],
+)
+def test_numbers_that_nobody_can_compute_with_are_errors_with_a_name(answer):
+    endpoint = {"classes": ("no", "yes"), "columns": ("a",), "speaks": "json"}
+    with serving(lambda _path, _body: (200, {}, answer)) as (url, _), pytest.raises(WorkError):
+        HttpTarget(Endpoint(url=url, **endpoint))
+
+
+@pytest.mark.parametrize(
+    ("classes", "datatype", "data", "labels"),
+    [
+        (("no", "yes"), "INT64", [0, 1, 1], [0, 1, 1]),
+        (("no", "yes"), "BYTES", ["yes", "no", "yes"], [1, 0, 1]),
+        (("no", "yes"), "FP32", [0.2, 0.9, 0.4], [0, 1, 0]),
+        (("no", "yes", "perhaps"), "FP64", [2.0, 0.0, 1.0], [2, 0, 1]),
+    ],
+)
+@pytest.mark.parametrize("name", ["predict", "output_0"])
+def test_labels_may_stand_in_a_column(name, classes, datatype, data, labels):
+    if name == "predict" and datatype == "FP32":
+        pytest.skip("a tensor that is named after labels holds none of these")
+
+    def column(_path, body):
+        count = len(rows_of(body))
+        return ok({"outputs": [tensor(name, datatype, [count, 1], data[:count])]})
+
+    with serving(column) as (url, _):
+        endpoint = Endpoint(url=url, classes=classes, columns=("a",), inputs="x")
+        with contextlib.closing(HttpTarget(endpoint)) as target:
+            assert target.labels(np.zeros((3, 1))).tolist() == labels
+
+
+def test_what_follows_a_question_mark_is_sent_along(target_at):
+    with serving(plain) as (url, asked):
+        target_at(f"{url}/predict?version=7&key=a%20b", speaks="json")
+        assert {path for path, _ in asked} == {"/predict?version=7&key=a%20b"}
+
+    def versioned(path, body):
+        assert path in {"/v2/models/iris?version=7", "/v2/models/iris/infer?version=7"}
+        return oip(path.partition("?")[0], body)
+
+    with serving(versioned) as (url, asked):
+        target_at(f"{url}/v2/models/iris?version=7").labels(ROWS[:2])
+        assert len(asked) == 3
+
+
 def test_scores_that_contradict_the_label_beside_them_are_a_lie(target_at):
     def lying(path, body):
         status, headers, data = oip(path, body)
@@ -237,7 +365,15 @@ def test_other_machines_are_not_asked_without_leave(target_at, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://127.0.0.1/x", "127.0.0.1:80", "http://user:x@127.0.0.1/", "http://127.0.0.1:99999/x", ""]
+    "url",
+    [
+        "ftp://127.0.0.1/x",
+        "127.0.0.1:80",
+        "http://user:x@127.0.0.1/",
+        "http://127.0.0.1:99999/x",
+        "",
+        "http://127.0.0.1/a b",
+    ],
 )
 def test_what_is_no_address_is_said(target_at, url):
     with pytest.raises(InputError):
@@ -246,6 +382,6 @@ def test_what_is_no_address_is_said(target_at, url):
 
 def test_headers_are_read_or_refused():
     assert endpoint_headers(["Authorization: Bearer x:y"]) == {"Authorization": "Bearer x:y"}
-    for bad in ("no colon", ": x", "A: b\r\nC: d"):
+    for bad in ("no colon", ": x", "A: b\r\nC: d", "two words: x", "A: \u0142"):
         with pytest.raises(InputError):
             endpoint_headers([bad])

@@ -116,7 +116,7 @@ def test_this_side_imports_no_framework():
 
 def test_a_model_without_probabilities_offers_no_scores(tmp_path):
     with opened(tmp_path, LinearSVC().fit(*TRAIN)) as target:
-        assert target.offers == {Access.LABELS, Access.TRAINING, Access.WEIGHTS}
+        assert target.offers == {Access.LABELS, Access.TRAINING, Access.WEIGHTS, Access.LOGITS, Access.GRADIENTS}
         assert len(target.labels(ROWS)) == len(ROWS)
         with pytest.raises(WorkError, match="answers labels only"):
             target.scores(ROWS)

@@ -12,10 +12,12 @@ from bartizan.adapters.torch_training import (
     Method,
     Recipe,
     ascend,
+    best_of,
     convolutional_network,
     ramp,
     small_network,
     train,
+    withstanding,
 )
 from bartizan.core.errors import InputError
 
@@ -53,7 +55,7 @@ def accuracies(module, digits):
     return [(module(each).argmax(1) == labels).float().mean().item() for each in (rows, worst)]
 
 
-@pytest.mark.parametrize("method", [Method.PGD, Method.TRADES, Method.FAST])
+@pytest.mark.parametrize("method", [Method.PGD, Method.TRADES, Method.FAST, Method.FREE])
 def test_adversarial_training_withstands_what_plain_training_does_not(digits, method):
     plain, hardened = accuracies(trained(digits, Method.PLAIN), digits), accuracies(trained(digits, method), digits)
     assert plain[0] > 0.9
@@ -77,6 +79,73 @@ def test_label_smoothing_makes_answers_softer(digits):
         for share in (0.0, 0.2)
     )
     assert soft < sure - 0.05
+
+
+def weights(module):
+    return torch.cat([part.detach().flatten() for part in module.parameters()])
+
+
+def test_early_stopping_keeps_the_epoch_that_the_judge_values_most(digits):
+    seen, values = [], iter([0.2, 0.9, 0.4])
+
+    def judge(module):
+        seen.append(weights(module).clone())
+        return next(values)
+
+    module = small_network(64, 10, 16, 0)
+    recipe = Recipe(method=Method.FAST, epsilon=EPSILON, epochs=6)
+    train(module, digits[0], digits[2], shape=(64,), recipe=recipe, seed=0, judge=judge)
+    assert len(seen) == 3  # epochs of the second half
+    assert torch.equal(weights(module), seen[1])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_judge_changes_nothing_about_the_training_itself(digits):
+    recipe = Recipe(method=Method.FAST, epsilon=EPSILON, epochs=1)
+    held = withstanding(digits[1], digits[3], shape=(64,), classes=10, recipe=recipe, steps=3, queries=3)
+    alone, judged = (
+        train(small_network(64, 10, 16, 0), digits[0], digits[2], shape=(64,), recipe=recipe, seed=0, judge=judge)
+        for judge in (None, held)
+    )
+    assert torch.equal(weights(alone), weights(judged))
+
+
+def test_of_several_seeds_the_one_that_is_valued_most_is_kept(digits):
+    recipe = Recipe(method=Method.FAST, epsilon=EPSILON, epochs=4)
+    held = withstanding(digits[1][:150], digits[3][:150], shape=(64,), classes=10, recipe=recipe, steps=10, queries=20)
+
+    def make(seed):
+        return small_network(64, 10, 32, seed)
+
+    tried = best_of(make, digits[0], digits[2], shape=(64,), recipe=recipe, seeds=(0, 1, 2), judge=held)
+    assert set(tried.values) == {0, 1, 2}
+    assert tried.values[tried.seed] == max(tried.values.values())
+    assert held(tried.module) == tried.values[tried.seed]
+    with pytest.raises(InputError, match="no seed"):
+        best_of(make, digits[0], digits[2], shape=(64,), recipe=recipe, seeds=(), judge=held)
+
+
+def test_a_judge_is_not_taken_in_by_flat_slopes_and_wants_a_module_that_is_right(digits):
+    recipe = Recipe(method=Method.FAST, epsilon=EPSILON)
+    held = {"shape": (64,), "classes": 10, "recipe": recipe}
+    judge = withstanding(digits[1], digits[3], **held)
+    plain, hardened = trained(digits, Method.PLAIN), trained(digits, Method.PGD)
+    sure = torch.nn.Sequential(plain, _Times(1000.0))
+    assert judge(hardened) > judge(plain) + 0.25
+    assert judge(sure) < judge(hardened) - 0.2
+    strict = withstanding(digits[1], digits[3], **held, least_right=0.9999)
+    assert -1 <= strict(hardened) < 0
+
+
+class _Times(torch.nn.Module):
+    """Makes answers so sure that their slopes vanish."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        return self.factor * logits
 
 
 def test_images_of_any_even_side_fit_the_published_network():
