@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bartizan.core.errors import InputError
+from bartizan.redteam.attack import Facts
 from bartizan.redteam.statistics import Estimate, bootstrap
-from bartizan.targets.protocol import Access
+from bartizan.targets.feasible import Space
 
 Costly = Callable[[Any], Any]
 """Answers one item. An exception counts as an answer: refusing is an answer, and it has a cost."""
@@ -48,6 +49,8 @@ class CostTask:
     """Items that may be asked."""
     most_seconds: float = 2.0
     """Longest time for one item that the search looks for; beyond it, the point is made."""
+    space: Space | None = None
+    """What a possible row is, where items are rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,8 @@ class CostQuery:
 CostSearch = Generator[CostQuery, NDArray[np.float64], list[Any]]
 
 
-class CostAttack(Protocol):
+class CostAttack(Facts, Protocol):
     """One technique against availability. See ``Attack``."""
-
-    name: str
-    title: str
-    family: str
-    technique: str
-    atlas: tuple[str, ...]
-    needs: frozenset[Access]
-    position: str
-    references: tuple[str, ...]
 
     def search(self, task: CostTask, rng: np.random.Generator) -> CostSearch:
         """Look for costly items."""

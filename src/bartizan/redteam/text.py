@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError, InputError, WorkError
 from bartizan.redteam.asking import margins
+from bartizan.redteam.attack import Facts
+from bartizan.redteam.engine import Progress
 from bartizan.redteam.homoglyphs import INVISIBLE, LOOKALIKES
 from bartizan.redteam.ledger import Budget, Ledger
 from bartizan.redteam.statistics import Estimate, proportion
-from bartizan.targets.protocol import Access, Labels, Scores
+from bartizan.targets.protocol import Labels, Scores
 from bartizan.targets.text import TextTarget
 
 MAX_REFUSALS = 100
+ASKING = "asking about texts"
+"""Note with which progress is told."""
 PARTS = re.compile(r"\s+|\S+")
 """Words, and what is between them."""
 
@@ -163,17 +167,14 @@ class TextQuery:
 TextSearch = Generator[TextQuery, Scores, Any]
 
 
-class TextAttack(Protocol):
+class TextAttack(Facts, Protocol):
     """One technique against texts. See ``Attack``."""
 
-    name: str
-    title: str
-    family: str
-    technique: str
-    atlas: tuple[str, ...]
-    needs: frozenset[Access]
-    position: str
-    references: tuple[str, ...]
+    most_change: float
+    """Largest cost that counts where nothing else is declared."""
+
+    def edit(self, known: Sequence[str]) -> Edit:
+        """What it does to texts; ``known`` are texts of the same kind that the adversary owns."""
 
     def search(self, task: TextTask, rng: np.random.Generator) -> TextSearch:
         """Look for texts."""
@@ -255,7 +256,9 @@ class TextEvaded:
         return proportion(int(self.robust.sum()), len(self.clean))
 
 
-def play_text(target: TextTarget, attack: TextAttack, task: TextTask, *, seed: int = 0) -> TextEvaded:
+def play_text(
+    target: TextTarget, attack: TextAttack, task: TextTask, *, seed: int = 0, progress: Progress | None = None
+) -> TextEvaded:
     """Run an attack on texts and ask again what it found, together with what was seen to succeed on the way.
 
     Raises:
@@ -265,7 +268,9 @@ def play_text(target: TextTarget, attack: TextAttack, task: TextTask, *, seed: i
     _check(target, task)
     ledger = Ledger(Budget(samples=len(task.texts), per_sample=task.budget))
     witness = Seeking(task)
-    returned = _drive(target, attack.search(task, np.random.default_rng(seed)), ledger, witness)
+    tell = progress or (lambda _done, _total, _note: None)
+    search = attack.search(task, np.random.default_rng(seed))
+    returned = _drive(target, search, ledger, witness, lambda: tell(ledger.queries, _allowed(task), ASKING))
     texts = _closest(task, witness, returned)
     scores = target.scores([*task.texts, *texts])
     labels = scores.argmax(axis=1).astype(np.int64)
@@ -281,7 +286,11 @@ def _check(target: TextTarget, task: TextTask) -> None:
         raise InputError(f"{target.name} knows {target.classes} classes, and the task speaks of {task.classes}")
 
 
-def _drive(target: TextTarget, search: TextSearch, ledger: Ledger, witness: Seeking) -> Any:
+def _allowed(task: TextTask) -> int:
+    return len(task.texts) * task.budget
+
+
+def _drive(target: TextTarget, search: TextSearch, ledger: Ledger, witness: Seeking, told: Callable[[], None]) -> Any:
     """Answer what the attack asks until it returns; a query beyond the budget is refused."""
     refusals, answer = 0, None
     try:
@@ -297,6 +306,7 @@ def _drive(target: TextTarget, search: TextSearch, ledger: Ledger, witness: Seek
                 continue
             answer = target.scores(query.texts)
             ledger.calls += 1
+            told()
             _see(witness, query, answer)
             query = search.send(answer)
     except StopIteration as end:

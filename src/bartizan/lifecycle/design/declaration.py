@@ -1,8 +1,8 @@
 """Read ``bartizan.toml``: bytes in, a sound declaration or every one of its faults out.
 
 The order is: bytes that are text, text that is TOML and of bearable size, values of the right shape
-(``declaration_shape``), a whole that makes sense (``declaration_rules``, ``gate_rules``). Each step
-reports all its faults; a later step runs only when the one before found none.
+(``declaration_shape``), a whole that makes sense (``declaration_rules``, ``image_rules``, ``text_rules``,
+``gate_rules``). Each step reports all its faults; a later step runs only when the one before found none.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from bartizan.lifecycle.design.declaration_problems import Problem, show, show_p
 from bartizan.lifecycle.design.declaration_rules import RULES, Case
 from bartizan.lifecycle.design.declaration_shape import plain, shape_problems, unfilled
 from bartizan.lifecycle.design.gate_rules import GATE_RULES
+from bartizan.lifecycle.design.image_rules import IMAGE_RULES
+from bartizan.lifecycle.design.text_rules import TEXT_RULES
 from bartizan.lifecycle.design.vocabulary import Vocabulary
 
 FILE_NAME = "bartizan.toml"
@@ -67,7 +69,8 @@ def read_declaration(text: bytes, path: str, vocabulary: Vocabulary, *, clock: C
     _refuse(path, index, [*open_ends, *misshapen])
     declaration = _convert(document, path, index)
     case = Case(declaration=declaration, vocabulary=vocabulary, now=clock() if clock else None)
-    _refuse(path, index, [problem for rule in (*RULES, *GATE_RULES) for problem in rule(case)])
+    rules = (*RULES, *IMAGE_RULES, *TEXT_RULES, *GATE_RULES)
+    _refuse(path, index, [problem for rule in rules for problem in rule(case)])
     return declaration
 
 

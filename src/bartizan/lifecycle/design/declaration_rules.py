@@ -249,7 +249,7 @@ def _contradictions(kind: str, index: int, uses: Sequence[str], prohibited: Sequ
 def columns_make_sense(case: Case) -> Iterator[Problem]:
     """The label column is none of the input columns, and ranges have an inside."""
     for index, part in enumerate(case.declaration.dataset):
-        for field in ("integer", "categorical", "immutable", "ranges"):
+        for field in ("integer", "categorical", "immutable", "ranges", "dependent"):
             if part.target in getattr(part, field):
                 message = f"{show(part.target)} is the label column, not an input"
                 yield Problem(place=("dataset", index, field), message=message, allowed="input columns")

@@ -48,6 +48,17 @@ STRICTER: dict[str, dict[str, Any]] = {
     "DatasetPart.destruction": _DESTRUCTION,
     "DatasetPart.uses": _SOME,
     "DatasetPart.synthetic_share": _SHARE,
+    "DatasetPart.dependent": {"additionalProperties": {"type": "string", "format": "words", "maxLength": MAX_TEXT}},
+    "DatasetPart.shape": {
+        "minItems": 3,
+        "maxItems": 3,
+        "items": {"type": "integer", "minimum": 1, "maximum": 10_000},
+        "x-allowed": "three whole numbers from 1: channels, height, width, as in [1, 28, 28]",
+    },
+    "DatasetPart.value_range": {
+        "maxItems": 2,
+        "x-allowed": "two numbers, the least and the largest value of a pixel: [0, 1] or [0, 255]",
+    },
     "ModelPart.name": _NAME,
     "ModelPart.path": _PATH,
     "ModelPart.classes": {"minItems": 2},
@@ -76,7 +87,8 @@ STRICTER: dict[str, dict[str, Any]] = {
     "RedTeam.seed": {"minimum": 0, "maximum": 2**32 - 1},
     "RedTeam.samples": {"minimum": 1, "maximum": 100_000},
     "RedTeam.query_budget": {"minimum": 1, "maximum": 10_000_000},
-    "RedTeam.max_change": {"exclusiveMinimum": 0, "maximum": 100},
+    "RedTeam.max_change": {"exclusiveMinimum": 0, "maximum": 1_000_000},
+    "RedTeam.gradient_budget": {"minimum": 1, "maximum": 10_000_000},
     "RedTeam.poison_rates": {
         "minItems": 1,
         "maxItems": 20,

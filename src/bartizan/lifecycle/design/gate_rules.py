@@ -13,12 +13,19 @@ from bartizan.core.system import Condition, Declaration, Gate, Rule
 from bartizan.lifecycle.design.declaration_lines import Place
 from bartizan.lifecycle.design.declaration_problems import Problem, nearest, one_of, show
 from bartizan.lifecycle.design.declaration_rules import Case, SemanticRule, unknown
+from bartizan.redteam import registry
+from bartizan.redteam.check import CHECK_PREFIX
+from bartizan.targets.protocol import Access
 
 SERVICE_ROLES = ("assurer", "ledger")
 """Roles that machines hold (``core.trust.DEFAULT_ROLES``)."""
 RELEASE = "release"
 """The gate that everything passes before it is used."""
 BOUNDS = ("equals", "at_least", "at_most", "one_of")
+MASKING = "redteam.masking"
+"""Check that passes when the gradients of a model do not mislead."""
+CLAIMS = ("metrics.robust_accuracy.", "metrics.robust_recall.", "metrics.attack_success.")
+"""How fields begin by which a gate asks for robustness."""
 METRIC_PARTS = ("value", "low", "high", "n")
 
 
@@ -138,6 +145,42 @@ def _known_field(place: Place, rule: Rule, condition: Condition) -> Iterator[Pro
         yield Problem(place=place, message=f"{show(condition.field)} is no number of a metric", allowed=allowed)
 
 
+def claims_by_gradients_are_tried_otherwise(case: Case) -> Iterator[Problem]:
+    """Robust accuracy under an attack by gradients is a claim only where gradients are known not to mislead.
+
+    A gate that asks for it also asks that ``redteam.masking`` has passed, or for robust accuracy under an attack that
+    needs no gradients.
+    """
+    for name, gate in case.declaration.gate.items():
+        claims = [(index, rule) for index, rule in enumerate(gate.rule) if _is_claim(rule)]
+        blind = [index for index, rule in claims if _by_gradients(rule, case)]
+        if not blind or len(blind) < len(claims) or any(_asks_for_sound_gradients(rule) for rule in gate.rule):
+            continue
+        check = gate.rule[blind[0]].check
+        yield Problem(
+            place=("gate", name, "rule", blind[0], "check"),
+            message=f"{show(check)} follows gradients, and says nothing of a model that masks them",
+            allowed='beside it a rule with check = "redteam.masking" where the field "result" equals "passed", '
+            "or one on robust_accuracy under an attack without gradients, such as redteam.evasion.square",
+        )
+
+
+def _is_claim(rule: Rule) -> bool:
+    return any(condition.field.startswith(CLAIMS) for condition in rule.where)
+
+
+def _by_gradients(rule: Rule, case: Case) -> bool:
+    name = rule.check.removeprefix(CHECK_PREFIX)
+    if name == rule.check or rule.check not in case.vocabulary.checks or name not in registry.names():
+        return False
+    return Access.GRADIENTS in registry.attack(name).needs
+
+
+def _asks_for_sound_gradients(rule: Rule) -> bool:
+    passed = any(condition.field == "result" and condition.equals == "passed" for condition in rule.where)
+    return rule.check == MASKING and rule.severity == "refuse" and passed
+
+
 def special_learning_is_decided(case: Case) -> Iterator[Problem]:
     """Learning from the world it acts on, or while in use, is released only by a decision of its own."""
     exposure = case.declaration.exposure
@@ -166,5 +209,6 @@ GATE_RULES: tuple[SemanticRule, ...] = (
     controls_exist,
     roles_are_held,
     conditions_are_bounds,
+    claims_by_gradients_are_tried_otherwise,
     special_learning_is_decided,
 )

@@ -102,6 +102,8 @@ def render(found: Survey, answers: Mapping[str, str]) -> str:
         profile=PROFILES[values["reach"]],
         models=_models(found, datasets),
         datasets=datasets,
+        images=any(part["shape"] for part in datasets),
+        max_change=f"{FILL_IN}: largest change of a pixel that nobody would notice, a number in units of value_range",
     )
 
 
@@ -164,6 +166,8 @@ def _dataset(name: str, table: FoundTable | None, split: str) -> dict[str, Any]:
         "split": split,
         "target": target or f"{FILL_IN}: name of the label column",
         "integer": list(table.integer) if table else [],
+        "shape": list(table.shape) if table else [],
+        "value_range": f"{FILL_IN}: least and largest value of a pixel, [0, 1] or [0, 255], without quotes",
         "classes": list(table.classes) if table else [],
     }
 
@@ -175,18 +179,20 @@ def _models(found: Survey, datasets: Sequence[Mapping[str, Any]]) -> list[dict[s
     classes = train["classes"] or judge["classes"]
     unknown = [f"{FILL_IN}: name of the first class", f"{FILL_IN}: name of the second class"]
     paths = [model.path for model in found.models] or [f"{FILL_IN}: path of the model file"]
+    frameworks = [model.framework for model in found.models] or ["scikit-learn"]
     taken = [part["name"] for part in datasets]
     names = _distinct([*taken, *(_slug(_stem(path)) if found.models else "model" for path in paths)])[len(taken) :]
     return [
         {
             "name": name,
             "path": path,
+            "framework": framework,
             "trained_on": train["name"],
             "evaluated_on": judge["name"],
             "classes": classes or unknown,
             "example": classes[-1] if classes else "positive",
         }
-        for name, path in zip(names, paths, strict=True)
+        for name, path, framework in zip(names, paths, frameworks, strict=True)
     ]
 
 

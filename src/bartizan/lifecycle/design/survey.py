@@ -1,4 +1,4 @@
-"""What lies in a folder: model files and tables, guessed from names and first bytes. Nothing is loaded or run."""
+"""What lies in a folder: models, tables and images, guessed from names and first bytes. Nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.design.declaration_shape import FORMATS
+from bartizan.targets.table import BROKEN
 
 MAX_ENTRIES = 20_000
 MAX_DEPTH = 5
@@ -29,12 +32,17 @@ MAX_FOUND = 20
 """Models, and tables, that are told."""
 MAX_COLUMNS = 1_000
 """Columns of a table that are looked at one by one."""
+MAX_ARRAYS = 16
+"""Arrays of an npz file whose headers are read."""
 
 Split = Literal["train", "validation", "holdout", "reference", ""]
 
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist", "bartizan-report"}
 _PICKLES = {".joblib", ".pkl", ".pickle", ".skops"}
-_OTHER_MODELS = {".onnx", ".pt", ".pth", ".safetensors", ".keras", ".h5", ".ubj", ".gguf", ".tflite", ".bst"}
+_NETWORKS = {".onnx", ".pt", ".pth", ".pt2"}
+_TEXTS = {".json", ".txt"}
+"""Boosted trees may lie in texts, of which there are many others: they are looked at last."""
+_OTHER_MODELS = {".safetensors", ".keras", ".h5", ".gguf", ".tflite", ".bst"}
 _TABLES = {".csv", ".npz"}
 _OTHER_TABLES = {".parquet", ".feather", ".arrow", ".tsv", ".jsonl", ".xlsx", ".npy"}
 _MISSING = {"", "?", "n/a", "na", "nan", "none", "null"}
@@ -49,6 +57,8 @@ _COMPRESSED = (
     b"\x04\x22\x4d\x18",
 )
 _ZIP = b"PK\x03\x04"
+_IMAGES = 4
+"""Dimensions of an array of images: records, channels, height, width."""
 _SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "fit", "learn"), "train"),
     **dict.fromkeys(("holdout", "hold", "heldout", "test", "testing", "eval", "evaluation"), "holdout"),
@@ -62,12 +72,13 @@ _TARGET_WORDS = (
 
 
 class FoundModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that looks like a scikit-learn model."""
+    """A file that looks like a model of a framework that can be declared."""
 
     path: str
     """Below the folder, with ``/``."""
     certain: bool
-    """Whether scikit-learn is named inside; compressed files do not tell."""
+    """Whether scikit-learn is named inside, which compressed files do not tell; files of others begin as such."""
+    framework: str = "scikit-learn"
 
 
 class FoundTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +95,8 @@ class FoundTable(msgspec.Struct, frozen=True, kw_only=True):
     """Values seen in ``target``: numbers in rising order, or text in the order of its characters."""
     integer: tuple[str, ...] = ()
     """Input columns in which only whole numbers were seen."""
+    shape: tuple[int, ...] = ()
+    """Channels, height and width where the records are images."""
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,11 +123,14 @@ def survey(folder: Path) -> Survey:
         raise ArtefactError(f"{folder} is no folder", remedy="name the folder that holds the model and its data.")
     paths = list(_walk(root))
     files = sorted(path for path in paths[:MAX_ENTRIES] if FORMATS["path"].fits(_below(root, path)))
-    pickles = [path for path in files if _kind(path) in _PICKLES]
+    pickles = [path for path in files if _kind(path) in _PICKLES | _NETWORKS | {".ubj"}]
+    texts = [path for path in files if _kind(path) in _TEXTS]
     tabular = [path for path in files if _kind(path) in _TABLES]
-    models = [model for path in pickles[:MAX_LOOKED_AT] if (model := _look_at_model(root, path))]
+    models = [model for path in [*pickles, *texts][:MAX_LOOKED_AT] if (model := _look_at_model(root, path))]
     tables = [table for path in tabular[:MAX_LOOKED_AT] if (table := _look_at_table(root, path))]
-    others = [_below(root, path) for path in files if _kind(path) in _OTHER_MODELS | _OTHER_TABLES]
+    known = {model.path for model in models}
+    passed = [path for path in files if _kind(path) in _OTHER_MODELS | _OTHER_TABLES | _NETWORKS | {".ubj"}]
+    others = [below for path in passed if (below := _below(root, path)) not in known]
     return Survey(
         folder=root.name,
         models=tuple(models[:MAX_FOUND]),
@@ -173,6 +189,9 @@ def _peek(path: Path) -> bytes:
 def _look_at_model(root: Path, path: Path) -> FoundModel | None:
     """A pickle, compressed pickle or skops archive, by its first bytes; a bare ``.pkl`` must name scikit-learn."""
     data = _peek(path)
+    if _kind(path) not in _PICKLES:
+        framework = _framework(_kind(path), data, path)
+        return FoundModel(path=_below(root, path), certain=True, framework=framework) if framework else None
     named = b"sklearn" in data
     pickled = data[:1] == b"\x80" and data[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}
     if _kind(path) == ".skops":
@@ -184,11 +203,66 @@ def _look_at_model(root: Path, path: Path) -> FoundModel | None:
     return FoundModel(path=_below(root, path), certain=named) if likely else None
 
 
+def _framework(kind: str, data: bytes, path: Path) -> str:
+    """The framework of a model file that is no pickle, by its first bytes; empty when it is none that can be declared.
+
+    Of torch only archives that hold the network itself can be: TorchScript and exported programs.
+    """
+    if kind == ".onnx":
+        return "onnx" if data.startswith(b"\x08") else ""
+    if kind in _NETWORKS:
+        names = data + _end(path)
+        return "torch" if data.startswith(_ZIP) and (b"/constants.pkl" in names or b"/models/" in names) else ""
+    if kind == ".txt":
+        return "lightgbm" if data.startswith(b"tree\nversion=") else ""
+    return "xgboost" if data.startswith((b"{L", b"{")) and b"learner" in data and b"gradient_booster" in data else ""
+
+
+def _end(path: Path) -> bytes:
+    """The last bytes of a file, where archives list what they hold; empty when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - MAX_PEEK))
+            return stream.read(MAX_PEEK)
+    except OSError:
+        return b""
+
+
+def _arrays(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of an npz file, from their headers; nothing when it is none."""
+    found: dict[str, tuple[int, ...]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist()[:MAX_ARRAYS]:
+                with archive.open(info) as member:
+                    version = np.lib.format.read_magic(member)
+                    first = version == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                    found[info.filename.removesuffix(".npy")] = read(member)[0]
+    except BROKEN:
+        return {}
+    return found
+
+
+def _look_at_arrays(path: Path, below: str, split: Split) -> FoundTable:
+    """An npz file: images have four dimensions, and the one other array is the label."""
+    arrays = _arrays(path)
+    rows = arrays.pop("rows", ())
+    arrays.pop("columns", None)
+    targets = [name for name, shape in arrays.items() if shape == rows[:1]]
+    return FoundTable(
+        path=below,
+        split=split,
+        target=targets[0] if len(targets) == 1 else "",
+        shape=rows[1:] if len(rows) == _IMAGES else (),
+    )
+
+
 def _look_at_table(root: Path, path: Path) -> FoundTable | None:
     below, data = _below(root, path), _peek(path)
     split = _split_of(below)
     if _kind(path) == ".npz":
-        return FoundTable(path=below, split=split) if data.startswith(_ZIP) else None
+        return _look_at_arrays(path, below, split) if data.startswith(_ZIP) else None
     header, rows = _read_rows(data)
     if len(header) < 2 or len(set(header)) < len(header) or not rows:  # noqa: PLR2004 - an input and a label
         return None

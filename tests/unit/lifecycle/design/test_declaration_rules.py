@@ -14,7 +14,7 @@ from bartizan.lifecycle.design.declaration_shape import DESTRUCTION, destruction
 from bartizan.lifecycle.design.vocabulary import Vocabulary
 
 SMALL = (Path(__file__).parents[3] / "assets" / "declaration" / "small.toml").read_text(encoding="utf-8")
-VOCABULARY = Vocabulary.of(catalogue(), checks=("scan", "redteam.evasion.hopskipjump"))
+VOCABULARY = Vocabulary.of(catalogue(), checks=("scan", "redteam.evasion.apgd", "redteam.evasion.hopskipjump"))
 TRAIN = SMALL.split("[[dataset]]")[1]
 
 
@@ -238,6 +238,12 @@ CASES = [
         [("robust_accuracy.low", "robust_accuracy")],
         "gate.release.rule[1].where[0].field",
         "metrics.NAME.low",
+    ),
+    (
+        gate_rules.claims_by_gradients_are_tried_otherwise,
+        [('check = "redteam.evasion.hopskipjump"', 'check = "redteam.evasion.apgd"')],
+        "gate.release.rule[1].check",
+        "follows gradients, and says nothing of a model that masks them",
     ),
     (
         gate_rules.special_learning_is_decided,

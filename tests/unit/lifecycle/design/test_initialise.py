@@ -76,6 +76,33 @@ def test_with_every_answer_the_declaration_is_sound(reach, personal):
     assert declaration.dataset[0].integer == ("weight",)
 
 
+IMAGES = Survey(
+    folder="digits",
+    models=(FoundModel(path="model/digits.onnx", certain=True, framework="onnx"),),
+    tables=tuple(
+        FoundTable(path=f"data/{split}.npz", split=split, target="digit", shape=(1, 8, 8))
+        for split in ("train", "holdout")
+    ),
+)
+
+
+def test_images_are_declared_as_such_and_their_range_and_bound_are_asked_for():
+    text = render(IMAGES, ANSWERS)
+    with pytest.raises(DeclarationError) as caught:
+        read(text)
+    asked = {fault.path for fault in caught.value.faults}
+    assert {"dataset[0].value_range", "dataset[1].value_range", "redteam.max_change"} <= asked
+    for line in re.findall(r"(?:value_range|max_change|classes) = .*FILL IN.*", text):
+        name = line.split(" = ")[0]
+        value = {"value_range": "[0, 16]", "max_change": "1.5", "classes": '["0", "1"]'}[name]
+        text = text.replace(line, f"{name} = {value}", 1)
+    declared = read(text)
+    assert declared.model[0].framework == "onnx"
+    assert declared.dataset[0].shape == (1, 8, 8)
+    assert declared.redteam.max_change == 1.5
+    assert "integer" not in text
+
+
 def test_the_gate_asks_for_every_kind_of_evidence_and_gives_its_reasons():
     rules = {rule.id: rule for rule in read(render(FOUND, ANSWERS)).gate["release"].rule}
     assert {rule.check for rule in rules.values()} - {""} == set(CHECKS)

@@ -3,10 +3,14 @@
 import os
 import pickle
 import time
+import warnings
 import zlib
 
+import lightgbm
 import numpy as np
 import pytest
+import torch
+import xgboost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +39,7 @@ def test_models_and_tables_are_found(tmp_path):
                 "model/small.joblib": zlib.compress(PICKLE),
                 "data/train.csv": "age,name,churn\n1,a,yes\n2,b,no\n3,c,no\n4,d,yes\n",
                 "net.onnx": b"\x08\x01",
+                "net.pt": b"PK\x03\x04 net/data.pkl",
                 "table.parquet": b"PAR1",
                 "notes.txt": "x",
             },
@@ -43,19 +48,67 @@ def test_models_and_tables_are_found(tmp_path):
     assert found.models == (
         FoundModel(path="model/clf.joblib", certain=True),
         FoundModel(path="model/small.joblib", certain=False),
+        FoundModel(path="net.onnx", certain=True, framework="onnx"),
     )
     train, validation = found.tables
     assert (train.path, train.split, train.target) == ("data/train.csv", "train", "churn")
     assert train.classes == ("no", "yes")
     assert train.integer == ("age",)
     assert (validation.path, validation.split, validation.columns) == ("validation.npz", "validation", ())
-    assert found.passed_over == ("net.onnx", "table.parquet")
+    assert found.passed_over == ("net.pt", "table.parquet")
     assert not found.cut_short
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "framework"),
+    [
+        ("trees.ubj", b"{L\x00\x00\x00\x00\x00\x00\x00\x02L...learner{...gradient_booster", "xgboost"),
+        ("trees.json", b'{"learner": {"gradient_booster": {}}, "version": [3, 0, 0]}', "xgboost"),
+        ("trees.txt", b"tree\nversion=v4\nnum_class=1\n", "lightgbm"),
+        ("net.pt", b"PK\x03\x04 net/data.pkl" + bytes(1_500_000) + b"net/constants.pkl", "torch"),
+        ("net.pt2", b"PK\x03\x04 net/models/model.json", "torch"),
+    ],
+)
+def test_models_of_other_frameworks_are_told_by_how_they_begin(tmp_path, name, data, framework):
+    assert survey(fill(tmp_path, {name: data})).models == (FoundModel(path=name, certain=True, framework=framework),)
+
+
+def test_really_saved_models_are_told(tmp_path):
+    rows, labels = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    xgboost.XGBClassifier(n_estimators=2).fit(rows, labels).save_model(tmp_path / "a.ubj")
+    xgboost.XGBClassifier(n_estimators=2).fit(rows, labels).save_model(tmp_path / "b.json")
+    trained = lightgbm.train({"verbose": -1, "objective": "binary"}, lightgbm.Dataset(rows, labels), 2)
+    trained.save_model(tmp_path / "c.txt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "e.pt")
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "f.pt")
+    found = survey(tmp_path)
+    assert {model.path: model.framework for model in found.models} == {
+        "a.ubj": "xgboost",
+        "b.json": "xgboost",
+        "c.txt": "lightgbm",
+        "e.pt": "torch",
+    }
+    assert found.passed_over == ("f.pt",)
+
+
+def test_arrays_of_images_are_told_by_their_dimensions_and_the_label_by_its_length(tmp_path):
+    np.savez(tmp_path / "train.npz", rows=np.zeros((5, 3, 8, 6), np.uint8), digit=np.zeros(5, int), more=np.zeros(2))
+    np.savez(tmp_path / "test.npz", rows=np.zeros((5, 7)), a=np.zeros(5, int), b=np.zeros(5, int))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    broken, test, train = sorted(survey(tmp_path).tables, key=lambda table: table.path)
+    assert (train.shape, train.target, train.split) == ((3, 8, 6), "digit", "train")
+    assert (test.shape, test.target) == ((), "")
+    assert (broken.shape, broken.target) == ((), "")
 
 
 @pytest.mark.parametrize(
     ("name", "data"),
     [
+        ("words.txt", b"a tree\nversion=1"),
+        ("settings.json", b'{"learner": 1}'),
+        ("net.onnx", b"ONNX"),
         ("not-a-pickle.joblib", b"hello"),
         ("some.pkl", pickle.dumps([1, 2, 3])),
         ("one-column.csv", b"a\n1\n"),

@@ -24,8 +24,14 @@ from bartizan.lifecycle.develop.bom.installed import Package, closure
 
 SPEC_VERSION = "1.7"
 SCHEMA = "http://cyclonedx.org/schema/bom-1.7.schema.json"
-FRAMEWORK_PACKAGES = {"scikit-learn": ("scikit-learn", "joblib")}
-"""Packages that a model of a framework needs to be loaded."""
+FRAMEWORK_PACKAGES = {
+    "scikit-learn": ("scikit-learn", "joblib"),
+    "onnx": ("onnxruntime",),
+    "torch": ("torch",),
+    "xgboost": ("xgboost", "xgboost-cpu"),
+    "lightgbm": ("lightgbm",),
+}
+"""Packages that a model of a framework needs to be loaded, as far as they are installed: some have two names."""
 _SOFTWARE = frozenset({"pipeline", "data-store"})
 _NAMESPACE = uuid.UUID("5c2f6a1e-5f0b-5e39-9d3a-6f1c7a0b7f21")
 

@@ -15,7 +15,7 @@ from bartizan.core.predicates import Card
 from bartizan.lifecycle.develop.cards.public import public_view
 from bartizan.lifecycle.develop.cards.render import in_words, render_markdown
 
-LIBRARIES = {"scikit-learn": "sklearn"}
+LIBRARIES = {"scikit-learn": "sklearn", "torch": "pytorch"}
 """Names of frameworks on the hub."""
 CROISSANT = "http://mlcommons.org/croissant/1.0"
 CONTEXT: dict[str, Any] = {

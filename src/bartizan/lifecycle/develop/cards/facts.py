@@ -206,8 +206,17 @@ def schema_of(part: DatasetPart) -> dict[str, Any]:
         "integer": list(part.integer),
         "categorical": list(part.categorical),
         "immutable": list(part.immutable),
+        **({"dependent": part.dependent} if part.dependent else {}),
         "group": part.group,
+        **_images(part),
     }
+
+
+def _images(part: DatasetPart) -> dict[str, Any]:
+    """What images are, as the model is given them; nothing for tables."""
+    if not part.shape:
+        return {}
+    return {"shape": list(part.shape), "valueRange": list(part.value_range or ())}
 
 
 def impact_of(system: System, asset: str) -> list[dict[str, str]]:

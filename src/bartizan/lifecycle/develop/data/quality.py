@@ -55,6 +55,20 @@ MEASURES: tuple[Callable[[Examination], Measure | NotMeasured], ...] = (
 )
 """In the order of the report; the slow ones last."""
 
+OF_TEXTS = frozenset(
+    {
+        completeness.measure,
+        validity.measure,
+        duplicates.measure_exact,
+        duplicates.measure_conflicts,
+        entities.measure,
+        balance.measure,
+        leakage.measure,
+        sources.measure,
+    }
+)
+"""Measures that make sense where a record is a text, of which only equality is known."""
+
 LIMITS = {
     "bytes": MAX_BYTES,
     "cells": MAX_CELLS,
@@ -102,9 +116,13 @@ def examine(
 ) -> Report:
     """Take every measure of one dataset beside the system's others."""
     exam = Examination(sample, tuple(siblings), seed)
-    results = []
+    results: list[Measure | NotMeasured] = []
     for place, measure in enumerate(MEASURES):
         progress(place, len(MEASURES), measure.__module__.rpartition(".")[2].replace("_", " "))
+        if sample.part.text and measure not in OF_TEXTS:
+            name = measure.__module__.rpartition(".")[2]
+            results.append(NotMeasured(name=name, reason="the records are texts, between which there is no distance"))
+            continue
         results.append(measure(exam))
     progress(len(MEASURES), len(MEASURES), "done")
     return Report(
@@ -157,8 +175,8 @@ class DataQuality:
 def _settings(part: DatasetPart) -> dict[str, Any]:
     """What is declared of a dataset that a measure reads."""
     fields = (
-        "name", "split", "target", "group", "integer", "categorical", "immutable", "ranges", "personal_data",
-        "provenance",
+        "name", "split", "target", "text", "group", "integer", "categorical", "immutable", "ranges", "personal_data",
+        "provenance", "shape", "value_range",
     )  # fmt: skip
     return {field: getattr(part, field) for field in fields}
 

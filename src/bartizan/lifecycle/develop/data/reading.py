@@ -19,7 +19,7 @@ from bartizan.core.digest import Digest, digest_bytes, short
 from bartizan.core.errors import ArtefactError
 from bartizan.core.system import Artefact, DatasetPart
 from bartizan.targets.protocol import Labels, Rows
-from bartizan.targets.table import MAX_BYTES, MAX_CELLS, MAX_CLASSES, MAX_COLUMNS
+from bartizan.targets.table import MAX_BYTES, MAX_CELLS, MAX_CLASSES, MAX_COLUMNS, misfit
 
 MISSING_WORDS = frozenset({"", "?", "n/a", "na", "nan", "none", "null"})
 """Cells, without case and outer spaces, that mean that nothing was recorded."""
@@ -126,7 +126,7 @@ class _Raw:
 def _csv(name: str, data: bytes, part: DatasetPart) -> _Raw:
     records = _records(name, data)
     header = next(records, [])
-    features = _feature_places(name, part, header)
+    features = [_text_place(name, part, header)] if part.text else _feature_places(name, part, header)
     target, group = header.index(part.target), header.index(part.group) if part.group in header else None
     rows, unreadable, ragged = [np.empty((0, len(features)))], [np.empty((0, 2), np.int64)], list[int]()
     labels, groups, count = list[str](), list[str](), 0
@@ -135,7 +135,7 @@ def _csv(name: str, data: bytes, part: DatasetPart) -> _Raw:
             _refuse(name, f"more than {MAX_CELLS} cells")
         ragged.extend(count + place for place, cells in enumerate(chunk) if len(cells) != len(header))
         chunk = [_fitted(cells, len(header)) for cells in chunk]
-        numbers, wrong = _numbers(chunk, features)
+        numbers, wrong = (_codes if part.text else _numbers)(chunk, features)
         rows.append(numbers)
         unreadable.append(wrong + np.array([count, 0]))
         labels.extend(cells[target].strip() for cells in chunk)
@@ -176,6 +176,21 @@ def _feature_places(name: str, part: DatasetPart, header: Sequence[str]) -> list
     return places or _refuse(name, "no feature is left beside target and group")
 
 
+def _text_place(name: str, part: DatasetPart, header: Sequence[str]) -> int:
+    """Where the declared text stands; the other checks of the header hold as well."""
+    _feature_places(name, part, header)
+    if part.text not in header:
+        _refuse(name, f"no column {part.text!r}, which is declared as the text of dataset {part.name!r}")
+    return header.index(part.text)
+
+
+def _codes(chunk: list[list[str]], features: list[int]) -> tuple[Rows, NDArray[np.int64]]:
+    """A number for each text: equal ones for equal texts only, as far as a digest of 52 bits goes."""
+    texts = [cells[features[0]] for cells in chunk]
+    codes = [float(int(digest_bytes(text.encode())[:13], 16)) if text.strip() else math.nan for text in texts]
+    return np.array(codes)[:, None], np.empty((0, 2), np.int64)
+
+
 def _fitted(cells: list[str], width: int) -> list[str]:
     """A record cut or filled up to the header's width."""
     return cells if len(cells) == width else (cells + [""] * width)[:width]
@@ -212,11 +227,11 @@ def _npz(name: str, data: bytes, part: DatasetPart) -> _Raw:
         if needed not in arrays:
             _refuse(name, f"no array {needed!r}; there are {', '.join(sorted(arrays))[:200] or 'none'}")
     rows, labels = arrays["rows"], arrays[part.target]
-    if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not 0 < rows.shape[1] < MAX_COLUMNS or not len(rows):  # noqa: PLR2004 - rows and columns
-        _refuse(name, f"'rows' is {rows.dtype} {rows.shape}; numbers (records, features) are read")
+    if fault := misfit(rows, part):
+        _refuse(name, fault)
     if labels.shape != rows.shape[:1] or labels.dtype.kind not in "biuU":
         _refuse(name, f"{part.target!r} is {labels.dtype} {labels.shape}; whole numbers or text ({len(rows)},) fit")
-    rows = rows.astype(np.float64)
+    rows = rows.reshape(len(rows), -1).astype(np.float64)
     wrong = np.isinf(rows)
     rows[wrong] = np.nan
     return _Raw(

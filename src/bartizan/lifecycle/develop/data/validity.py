@@ -54,6 +54,9 @@ def _unreadable(exam: Examination) -> NDArray[np.bool_]:
 def _out_of_range(exam: Examination) -> NDArray[np.bool_]:
     rows, part = exam.sample.rows, exam.sample.part
     cells = np.zeros(rows.shape, np.bool_)
+    if part.shape and part.value_range:
+        low, high = part.value_range
+        return np.asarray((rows < low) | (rows > high))
     for place, column in enumerate(exam.sample.columns):
         if column in part.ranges:
             low, high = part.ranges[column]
@@ -144,6 +147,7 @@ def _layout(sample: Sample) -> list[Finding]:
             )
         )
     declared = {*sample.part.integer, *sample.part.categorical, *sample.part.immutable, *sample.part.ranges}
+    declared |= sample.part.dependent.keys()
     unknown = sorted(name for name in declared if not declared_places(sample.columns, (name,)))
     if sample.part.group and not sample.groups:
         unknown.append(sample.part.group)

@@ -53,6 +53,8 @@ class Blowup:
     atlas: tuple[str, ...] = ("AML.T0029", "AML.T0034.001")
     needs: frozenset[Access] = frozenset({Access.LABELS})
     position = "user"
+    items = "bytes"
+    """What it sends."""
     references: tuple[str, ...] = ("CWE-409: Improper handling of highly compressed data",)
 
     def search(self, task: CostTask, rng: np.random.Generator) -> CostSearch:

@@ -46,6 +46,8 @@ class SlowTexts:
     atlas: tuple[str, ...] = ("AML.T0029", "AML.T0034.001")
     needs: frozenset[Access] = frozenset({Access.LABELS})
     position = "user"
+    items = "texts"
+    """What it sends."""
     references: tuple[str, ...] = (
         "Davis et al.: The impact of regular expression denial of service in practice. ESEC/FSE 2018",
         "CWE-1333: Inefficient regular expression complexity",

@@ -37,11 +37,13 @@ class Sponge:
     atlas: tuple[str, ...] = ("AML.T0029", "AML.T0034.001")
     needs: frozenset[Access] = frozenset({Access.LABELS})
     position = "user"
+    items = "rows"
+    """What it sends."""
     references: tuple[str, ...] = ("Shumailov et al.: Sponge examples. IEEE EuroS&P 2021, arXiv:2006.03463",)
 
     def __init__(self, space: Space | None = None, *, work: Work | None = None) -> None:
         self.space = space
-        """What a possible row is; by default, every feature within what ordinary rows show."""
+        """What a possible row is; by default what the task says, else every feature within what ordinary rows show."""
         self.work = work
         """Tells the work that a row caused where that can be counted, such as the depth at which a model exits."""
 
@@ -57,7 +59,7 @@ class Sponge:
             everyone, everything = np.concatenate([best, rows]), np.concatenate([costs, taken])
             order = np.argsort(-everything, kind="stable")[:KEPT]
             best, costs = everyone[order], everything[order]
-            rows = self._children(best, ordinary, rng)
+            rows = _children(best, ordinary, self.space or task.space, rng)
         return costliest(list(best), costs)
 
     def _cost(self, rows: Rows) -> Generator[CostQuery, NDArray[np.float64], NDArray[np.float64]]:
@@ -70,11 +72,11 @@ class Sponge:
             return np.array([self.work(row) for row in rows], dtype=np.float64)
         return seconds
 
-    def _children(self, parents: Rows, ordinary: Rows, rng: np.random.Generator) -> Rows:
-        first, second = (parents[rng.integers(0, len(parents), POPULATION)] for _ in range(2))
-        children = np.where(rng.random(first.shape) < 0.5, first, second)  # noqa: PLR2004 - an even chance
-        space = self.space
-        low, high = (space.low, space.high) if space else (ordinary.min(axis=0), ordinary.max(axis=0))
-        fresh = low + (high - low) * rng.random(children.shape)
-        children = np.where(rng.random(children.shape) < MUTATED, fresh, children)
-        return space.project(children, ordinary[rng.integers(0, len(ordinary), POPULATION)]) if space else children
+
+def _children(parents: Rows, ordinary: Rows, space: Space | None, rng: np.random.Generator) -> Rows:
+    first, second = (parents[rng.integers(0, len(parents), POPULATION)] for _ in range(2))
+    children = np.where(rng.random(first.shape) < 0.5, first, second)  # noqa: PLR2004 - an even chance
+    low, high = (space.low, space.high) if space else (ordinary.min(axis=0), ordinary.max(axis=0))
+    fresh = low + (high - low) * rng.random(children.shape)
+    children = np.where(rng.random(children.shape) < MUTATED, fresh, children)
+    return space.project(children, ordinary[rng.integers(0, len(ordinary), POPULATION)]) if space else children

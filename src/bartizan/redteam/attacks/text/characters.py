@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bartizan.redteam.greedy import greedy
-from bartizan.redteam.text import TextSearch, TextTask
+from bartizan.redteam.text import Edit, Letters, TextSearch, TextTask
 from bartizan.targets.protocol import Access
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -31,6 +31,14 @@ class Characters:
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
     references: tuple[str, ...] = ("Gao et al.: DeepWordBug. IEEE SPW 2018, arXiv:1801.04354",)
+
+    most_change = 0.15
+    """Share of the letters that may be touched, where nothing else is declared."""
+
+    def edit(self, known: Sequence[str]) -> Edit:
+        """See ``TextAttack.edit``."""
+        del known
+        return Letters()
 
     def search(self, task: TextTask, rng: np.random.Generator) -> TextSearch:
         """See ``TextAttack.search``."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from bartizan.redteam.greedy import greedy
 from bartizan.redteam.homoglyphs import INVISIBLE, LOOKALIKES
-from bartizan.redteam.text import TextSearch, TextTask
+from bartizan.redteam.text import Edit, TextSearch, TextTask, Unseen
 from bartizan.targets.protocol import Access
 
 
@@ -27,6 +27,14 @@ class Imperceptible:
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
     references: tuple[str, ...] = ("Boucher et al.: Bad Characters. IEEE S&P 2022, arXiv:2106.09898",)
+
+    most_change = 0.2
+    """Share of the letters that may be touched, where nothing else is declared."""
+
+    def edit(self, known: Sequence[str]) -> Edit:
+        """See ``TextAttack.edit``."""
+        del known
+        return Unseen()
 
     def search(self, task: TextTask, rng: np.random.Generator) -> TextSearch:
         """See ``TextAttack.search``."""

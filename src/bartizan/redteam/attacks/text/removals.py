@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from bartizan.redteam import text as edits
 from bartizan.redteam.greedy import greedy
-from bartizan.redteam.text import TextSearch, TextTask
+from bartizan.redteam.text import Edit, TextSearch, TextTask
 from bartizan.targets.protocol import Access
 
 
@@ -23,6 +26,14 @@ class Removals:
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
     references: tuple[str, ...] = ("Feng et al.: Pathologies of neural models. EMNLP 2018, arXiv:1804.07781",)
+
+    most_change = 0.3
+    """Share of the words that may go, where nothing else is declared."""
+
+    def edit(self, known: Sequence[str]) -> Edit:
+        """See ``TextAttack.edit``."""
+        del known
+        return edits.Removals()
 
     def search(self, task: TextTask, rng: np.random.Generator) -> TextSearch:
         """See ``TextAttack.search``."""

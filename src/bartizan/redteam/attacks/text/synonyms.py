@@ -8,7 +8,8 @@ import numpy as np
 
 from bartizan.core.errors import InputError
 from bartizan.redteam.greedy import greedy
-from bartizan.redteam.text import TextSearch, TextTask, Words
+from bartizan.redteam.synonyms import learn_synonyms
+from bartizan.redteam.text import Edit, TextSearch, TextTask, Words
 from bartizan.targets.protocol import Access
 
 
@@ -30,6 +31,13 @@ class Synonyms:
         "Jin et al.: Is BERT really robust? (TextFooler). AAAI 2020, arXiv:1907.11932",
         "Ren et al.: Generating natural language adversarial examples (PWWS). ACL 2019",
     )
+
+    most_change = 0.3
+    """Share of the words that may be replaced, where nothing else is declared."""
+
+    def edit(self, known: Sequence[str]) -> Edit:
+        """See ``TextAttack.edit``."""
+        return Words(learn_synonyms(known))
 
     def search(self, task: TextTask, rng: np.random.Generator) -> TextSearch:
         """See ``TextAttack.search``.

@@ -12,14 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-from bartizan.core.digest import digest_bytes
 from bartizan.core.errors import WorkError
 from bartizan.core.predicates import Assessment, Metric, Threat
 from bartizan.lifecycle.design.guidance.document import Section
 from bartizan.redteam.attack import Attack
+from bartizan.redteam.check import stream
 from bartizan.redteam.engine import Engine, Run
 from bartizan.redteam.family import Case, Family, Material, Measurement
+from bartizan.redteam.text_check import TextMaterial
 from bartizan.targets.protocol import Access, Target
+from bartizan.targets.text import TextTarget
 
 Tell = Callable[[Section], None]
 """Is given each step as soon as it is done."""
@@ -44,7 +46,23 @@ class Ground:
 
     def stream(self, *names: str) -> np.random.Generator:
         """Random numbers for one purpose."""
-        return np.random.default_rng([self.seed, *(int(digest_bytes(name.encode())[:16], 16) for name in names)])
+        return stream(self.seed, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class TextGround:
+    """What a lesson about texts is run on."""
+
+    target: TextTarget
+    material: TextMaterial
+    seed: int
+    access: frozenset[Access]
+    guard: Callable[[str], object] | None = None
+    """A rule that looks at a text before the model does; the example has one."""
+
+    def stream(self, *names: str) -> np.random.Generator:
+        """Random numbers for one purpose. See ``Ground.stream``."""
+        return stream(self.seed, *names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,19 @@ class Lab(Protocol):
         """Run it; tells each step, and gives what was measured as an assessment."""
 
 
+class TextLab(Protocol):
+    """One lesson about texts. See ``Lab``."""
+
+    name: str
+    title: str
+    family: str
+    """``text``, ``availability``."""
+    needs: frozenset[Access]
+
+    def run(self, ground: TextGround, tell: Tell) -> Assessment:
+        """See ``Lab.run``."""
+
+
 def play(ground: Ground, family: Family, attack: Attack) -> Played:
     """Run one attack as a campaign would, and let its family measure what came of it."""
     case = family.case(attack, ground.material, ground.stream(family.name))
@@ -86,7 +117,9 @@ def play(ground: Ground, family: Family, attack: Attack) -> Played:
     return Played(case, run, measuring.candidates)
 
 
-def assessment(lab: Lab, ground: Ground, summary: str, metrics: dict[str, Metric], threat: Threat) -> Assessment:
+def assessment(
+    lab: Lab | TextLab, ground: Ground | TextGround, summary: str, metrics: dict[str, Metric], threat: Threat
+) -> Assessment:
     """What a lesson measured. It names no technique: with its small budget it tries none to the end."""
     return Assessment(
         method=f"lab.{lab.name}",
