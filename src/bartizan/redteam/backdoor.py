@@ -60,6 +60,7 @@ class Backdoors:
             ArtefactError: the evaluation data have no record of another class.
         """
         del attack
+        shape = self.shape or material.shape
         training, repeats = material.training, max(LEAST_REPEATS, material.settings.repeats)
         classes = material.model.classes
         counts = np.bincount(training.labels, minlength=len(classes))
@@ -80,7 +81,7 @@ class Backdoors:
             rates=rates,
             repeats=repeats,
             space=_image_space(self.shape, training.rows) if self.shape else material.space,
-            shape=self.shape,
+            shape=shape,
         )
         seeds = rng.choice(2**31, repeats, replace=False)
         return Case(

@@ -70,6 +70,7 @@ def plant(
     *,
     choice: str,
     right_labels: bool = False,
+    part: float = 1.0,
 ) -> tuple[Backdoor, ...]:
     """One spoilt training set for each rate and repeat.
 
@@ -80,12 +81,14 @@ def plant(
         choice: What the trigger is, for the report.
         right_labels: Only records of the target class get it and no label changes; else records of other classes
             get it and the target's label.
+        part: Largest share of those records that gets it; at least one does, where there is one.
     """
     pool = np.flatnonzero((task.labels == task.target) == right_labels)
+    most = max(1, int(part * len(pool)))
     found = []
     for rate in task.rates:
         for repeat in range(task.repeats):
-            chosen = rng.permutation(pool)[: task.spoilt(rate)]
+            chosen = rng.permutation(pool)[: min(most, task.spoilt(rate))]
             rows, labels = task.rows.copy(), task.labels.copy()
             rows[chosen], labels[chosen] = trigger(task.rows[chosen]), task.target
             found.append(Backdoor(rate, rows, labels, repeat, trigger, choice))

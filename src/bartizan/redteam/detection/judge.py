@@ -27,7 +27,9 @@ class Found:
     """Share of the poison found when the threshold accuses 1 % of the clean records."""
     removed_for_90: float
     """Share of all records that must go, the most suspicious first, until 90 % of the poison is gone."""
+    removed_for_95: float
     removed_for_99: float
+    records: int
 
     def metrics(self) -> dict[str, Metric]:
         """The same as parts of a statement."""
@@ -36,7 +38,12 @@ class Found:
             "recall_at_the_flag": self.recall.metric(),
             "false_alarms_at_the_flag": self.false_alarms.metric(),
             "recall_at_1_percent_false_alarms": self.recall_at_1_percent.metric(),
+            "removed_for_95_percent_of_the_poison": self._removal(),
         }
+
+    def _removal(self) -> Metric:
+        """Counted over all records there are; the interval is that of a share of so many."""
+        return proportion(round(self.removed_for_95 * self.records), self.records).metric()
 
 
 def judge(suspicion: Suspicion, poisoned: NDArray[np.bool_]) -> Found:
@@ -56,7 +63,9 @@ def judge(suspicion: Suspicion, poisoned: NDArray[np.bool_]) -> Found:
         false_alarms=proportion(int((suspicion.flagged & clean).sum()), int(clean.sum())),
         recall_at_1_percent=tpr_at(curve, 0.01),
         removed_for_90=removed(suspicion.scores, poisoned, 0.9),
+        removed_for_95=removed(suspicion.scores, poisoned, 0.95),
         removed_for_99=removed(suspicion.scores, poisoned, 0.99),
+        records=len(poisoned),
     )
 
 

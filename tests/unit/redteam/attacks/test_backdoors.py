@@ -15,13 +15,14 @@ from sklearn.preprocessing import MinMaxScaler
 from bartizan.catalogue.load import catalogue
 from bartizan.redteam.attacks.backdoor.blended import Blended
 from bartizan.redteam.attacks.backdoor.patch import Patch
+from bartizan.redteam.attacks.backdoor.sinusoidal import LARGEST_PART, Sinusoidal
 from bartizan.redteam.attacks.backdoor.tabular import Tabular
 from bartizan.redteam.attacks.backdoor.warped import Warped
 from bartizan.redteam.backdoor import Backdoors
 from bartizan.targets.protocol import Access
 from fixtures.games import halves, material, play
 
-IMAGES = [Patch, Blended, Warped]
+IMAGES = [Patch, Blended, Sinusoidal, Warped]
 SHAPE = (1, 8, 8)
 
 
@@ -56,6 +57,34 @@ def test_a_warp_turns_most_rows_at_the_share_of_the_paper():
     played = game(Warped(), network(), 0.1)
     assert success(played).value > 0.5
     assert lost(played).value < 0.05
+
+
+def test_stripes_on_rightly_labelled_records_turn_other_classes():
+    """Barni et al. 2019: no label changes, and accuracy stays; it takes a good part of the class."""
+    train, rest = halves(load_digits, share=0.4)
+    of = material(train, rest, poison_rates=(0.05,), repeats=4)
+    played = play(Sinusoidal(), Backdoors(SHAPE), network().fit(*train), of)
+    assert success(played).value > 0.4
+    assert success(played).low > 0
+    assert lost(played).value < 0.02
+
+
+def test_stripes_change_no_label_and_leave_half_of_the_class_alone():
+    train, rest = halves(load_digits)
+    task = (
+        Backdoors(SHAPE)
+        .case(Sinusoidal(), material(train, rest, poison_rates=(0.02, 0.5), repeats=2), np.random.default_rng(0))
+        .task
+    )
+    with pytest.raises(StopIteration) as end:
+        next(Sinusoidal().search(task, np.random.default_rng(0)))
+    own = int((task.labels == task.target).sum())
+    for backdoor in end.value.value:
+        changed = backdoor.poisoned(task)
+        assert np.array_equal(backdoor.labels, task.labels)
+        assert set(task.labels[changed]) == {task.target}
+        assert changed.sum() == min(task.spoilt(backdoor.rate), int(LARGEST_PART * own))
+        assert np.abs(backdoor.trigger(task.rows) - task.rows).max() > np.abs(backdoor.rows - task.rows).max()
 
 
 def test_a_rare_combination_of_possible_values_is_a_backdoor_into_a_forest():

@@ -26,6 +26,7 @@ class Tabular:
     name = "backdoor.tabular"
     title = "Backdoor by a rare combination of values in mislabelled training records"
     family = "backdoor"
+    tables = True
     technique = "T19"
     atlas: tuple[str, ...] = ("T20", "AML.T0020", "AML.T0043.004")
     needs = frozenset({Access.LABELS, Access.TRAINING})
