@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bartizan.catalogue.load import catalogue
 from bartizan.core.evidence import Standing
+from bartizan.wiring import code, reporting
+from bartizan.wiring.assure import situation
 from bartizan.wiring.workspace import Workspace
 from fixtures.project import bartizan, declare
 
@@ -141,6 +144,79 @@ def test_transfer_between_sites_is_compared_for_shared_and_site_models(tmp_path)
     assert {"shared_transfer", "own_transfer", "reduction"} == set(stated["metrics"])
 
 
+@pytest.fixture(scope="module")
+def private(place):
+    """What hardening with differential privacy said, of a forest and with two budgets."""
+    folder, _ = place
+    only = ("--only", "private", "--only", "private-forest", "--epsilon", "1", "--epsilon", "8")
+    asked = ("harden", "--quick", "--base", "forest", *only, "--column", "audit", "-o", "private.html", "--json")
+    done = bartizan(folder, *asked)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.control("GL-3.4")
+def test_privacy_is_measured_at_several_budgets_and_other_technology_is_a_documented_option(place, private):
+    folder, _ = place
+    base = metrics(private, "forest")["epsilon_lower_bound"]["value"]
+    for name, promised in (("private", 1), ("private-8", 8), ("private-forest", 1), ("private-forest-8", 8)):
+        (entry,) = [e for e in private["hardening"]["comparison"]["entries"] if e["name"] == f"forest+{name}"]
+        details = entry["parts"]["audit"]["details"]
+        assert details["promised"] == {"epsilon": promised, "delta": 0.0}
+        assert details["kept"] is True
+        seen = metrics(private, f"forest+{name}")["epsilon_lower_bound"]["value"]
+        assert seen <= promised
+        # The same audit of the undefended forest sees more than the smallest budget allows.
+        assert base > max(seen, 1.0)
+        assert statements(folder)[f"harden.{name}"]["metrics"]["epsilon_lower_bound_after"]["value"] == seen
+    assert "homomorphic encryption" in (Path(__file__).parents[2] / "docs" / "hardening.md").read_text()
+
+
+def test_statements_of_hardening_stand_beside_the_controls_they_are_evidence_for(place):
+    folder, _ = place
+    workspace = Workspace(folder)
+    try:
+        report = reporting.report_model(workspace, situation(workspace, workspace.system()), None)
+    finally:
+        workspace.close()
+    lines = {line.id: line for part in (*report.principles, *report.sources) for line in part.controls}
+    for control in ("2.4-h", "A-MLSG-003-C001", "4.2-q", "A-MLSG-001-N001"):
+        assert [link.basis for link in lines[control].holds][:1] == ["check"], control
+        assert not lines[control].gaps, control
+    (gap,) = lines["2.4-G1"].gaps
+    assert gap.command == "bartizan compare"
+    (gap,) = lines["A-MLSG-001-C004"].gaps
+    assert gap.command == "bartizan harden sites --by COLUMN"
+
+
+def test_what_other_code_measured_is_not_taken_over(place, tmp_path, ask_in, monkeypatch):
+    folder, _ = place
+    page = ("-o", str(tmp_path / "page.html"))
+    again = ("harden", "--quick", "--base", "forest", "--only", "prune", "--column", "linkage", *page)
+    assert ask_in(folder, *again)[0] == 0
+    _, _, before = ask_in(folder, *again)
+    monkeypatch.setattr("bartizan.wiring.hardening.code_digest", lambda: "0" * 64)
+    _, _, after = ask_in(folder, *again)
+    assert "kept" in before
+    assert "kept" not in after
+
+
+def test_the_digest_of_code_changes_with_any_module(tmp_path, monkeypatch):
+    (tmp_path / "redteam").mkdir()
+    module = tmp_path / "redteam" / "attack.py"
+    seen = set()
+    monkeypatch.setattr(code.resources, "files", lambda _: tmp_path)
+    for text in ("a = 1", "a = 2"):
+        module.write_text(text)
+        code.code_digest.cache_clear()
+        seen.add(code.code_digest(("redteam",)))
+    module.rename(tmp_path / "redteam" / "other.py")
+    code.code_digest.cache_clear()
+    seen.add(code.code_digest(("redteam",)))
+    code.code_digest.cache_clear()
+    assert len(seen) == 3
+
+
 def test_the_page_has_a_picture_of_every_trade(place):
     folder, said = place
     page = (folder / "bartizan-report" / "hardening.html").read_text()
@@ -152,7 +228,19 @@ def test_the_page_has_a_picture_of_every_trade(place):
 
 def test_what_does_not_apply_says_why(place):
     folder, _ = place
-    asked = ("harden", "--quick", "--only", "prune", "--only", "rounding", "--column", "linkage", "--json")
+    asked = (
+        "harden",
+        "--quick",
+        "--only",
+        "prune",
+        "--only",
+        "rounding",
+        "--column",
+        "linkage",
+        "-o",
+        "none.html",
+        "--json",
+    )
     done = bartizan(folder, *asked)
     assert done.returncode == 0, done.stderr
     assert "--base" in json.loads(done.stdout)["hardening"]["not_applied"]["prune"]

@@ -21,6 +21,7 @@ def harden() -> None:
     \b
     Example: bartizan harden --base forest --only prune --only features
              bartizan harden --only anonymise --identifying age --identifying postcode
+             bartizan harden --base torch --only dp-sgd --epsilon 1 --epsilon 8
              bartizan harden sites --by hospital --base logistic
     """
 
@@ -35,7 +36,15 @@ def harden() -> None:
 @click.option(
     "--column", "columns", multiple=True, type=click.Choice(hardening.SUITE), help="What to measure; may be repeated."
 )
-@click.option("--epsilon", type=float, default=1.0, show_default=True, help="Privacy budget of the private model.")
+@click.option(
+    "--epsilon",
+    "epsilons",
+    type=float,
+    multiple=True,
+    default=(1.0,),
+    show_default=True,
+    help="Privacy budget of the private models; may be repeated.",
+)
 @click.option("--identifying", multiple=True, help="Column by which a person could be recognised; may be repeated.")
 @click.option("--quick", is_flag=True, help="Small budgets: to see the shape of things, not to decide by.")
 @click.option("--fresh", is_flag=True, help="Measure anew what was measured before.")
@@ -50,7 +59,7 @@ def run_(
     base: str,
     only: tuple[str, ...],
     columns: tuple[str, ...],
-    epsilon: float,
+    epsilons: tuple[float, ...],
     identifying: tuple[str, ...],
     quick: bool,
     fresh: bool,
@@ -69,7 +78,7 @@ def run_(
         base=base,
         only=only,
         columns=columns,
-        epsilon=epsilon,
+        epsilon=epsilons,
         identifying=identifying,
         quick=quick,
         fresh=fresh,
@@ -117,13 +126,14 @@ def sites(ctx: click.Context, *, column: str, model: str, base: str, quick: bool
     say(f"own models {own.value:.0%} [{own.low:.0%}, {own.high:.0%}]; recorded in {found.envelope[:12]}")
 
 
-_HEAD = ("MODEL", "ACCURACY", "ROBUST", "MEMBERS AT 1% FPR", "NUMBERS", "BYTES", "US/ANSWER")
+_HEAD = ("MODEL", "ACCURACY", "ROBUST", "MEMBERS AT 1% FPR", "EPSILON SEEN", "NUMBERS", "BYTES", "US/ANSWER")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     return (
         entry.name,
         *(_share(entry, name) for name in ("accuracy", "robust_accuracy", "membership_tpr_at_1_percent_fpr")),
+        _epsilon(entry),
         *(_count(entry, name) for name in ("parameters", "size_bytes", "microseconds_in_batch")),
     )
 
@@ -131,6 +141,16 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def _share(entry: Entry, name: str) -> str:
     metric = entry.metrics.get(name)
     return "-" if metric is None else f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]"
+
+
+def _epsilon(entry: Entry) -> str:
+    """What the audit saw, and what was promised."""
+    part = entry.parts.get("audit")
+    if part is None or part.missing:
+        return "-"
+    promised = part.details.get("promised")
+    seen = f">= {part.metrics['epsilon_lower_bound'].value:.2f}"
+    return f"{seen} (promised {promised['epsilon']:g})" if promised else seen
 
 
 def _count(entry: Entry, name: str) -> str:

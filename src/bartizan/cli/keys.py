@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from bartizan.cli.output import as_json, ask_passphrase, say, show_json, table, workspace
+from bartizan.cli.output import as_json, ask_passphrase, say, show, show_json, table, workspace
 from bartizan.core.keys import keyid_of, load_public
 from bartizan.stores.keys import read_public
-from bartizan.wiring import setup
+from bartizan.wiring import serving, setup
 
 
 @click.group()
@@ -57,3 +57,19 @@ def list_keys(ctx: click.Context, as_json: bool) -> None:
         show_json(rows)
     else:
         table(("NAME", "KEY ID"), [(row["name"], row["keyid"]) for row in rows])
+
+
+@keys.command("pass")
+@click.option("--role", required=True, help="Role in which you ask.")
+@click.option("--model", default="", metavar="NAME", help="Which declared model; needed when there are several.")
+@click.option("--for", "lasts", default="1h", show_default=True, metavar="TIME", help="How long: 10min, 1h; 24h most.")
+@click.option("--key", default="", help="Name of the key that signs. Default: that of whoever holds the role.")
+@click.pass_context
+def pass_(ctx: click.Context, *, role: str, model: str, lasts: str, key: str) -> None:
+    """Sign a pass: a bearer token that shows a gateway in which role you ask. It counts for one model only.
+
+    \b
+    Example: bartizan keys pass --role analyst --for 10min
+    """
+    wanted = serving.PassWanted(role=role, model=model, lasts=lasts, key=key)
+    show(serving.make_pass(workspace(ctx), wanted))

@@ -29,7 +29,8 @@ def serve(ctx: click.Context, *, gate: str, model: str, port: int, host: str, re
 
     Speaks the Open Inference Protocol v2 over HTTP. The bytes of the model and of every declared document, their
     signatures, the scan and the gate's verdict are verified before the model is opened and then every --recheck;
-    while one of them fails, nothing is answered. Nobody is authenticated yet: put a proxy in front that does.
+    while one of them fails, nothing is answered. Only explanations ask who you are (`bartizan keys pass`): for all
+    else put a proxy in front that does.
     Exit code 1: a condition is not met, and nothing is served.
 
     \b

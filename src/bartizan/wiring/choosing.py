@@ -24,8 +24,10 @@ from bartizan.lifecycle.develop.choose.recommend import Demands, Recommendation,
 from bartizan.lifecycle.develop.scan.scanner import scan_path
 from bartizan.targets.protocol import Targets
 from bartizan.wiring import measuring
+from bartizan.wiring.code import code_digest
 from bartizan.wiring.deciding import key_for, may_decide
 from bartizan.wiring.families import families
+from bartizan.wiring.networks import networks
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import Workspace
 
@@ -53,6 +55,11 @@ STATED = (
     "parameters",
 )
 """Metrics that go into the statement itself; the report has all."""
+
+
+def ordered() -> list[tuple[measuring.Ordered, str]]:
+    """What can be ordered here, with the command that does it."""
+    return [(ORDERED, "bartizan compare")]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +109,8 @@ def run(workspace: Workspace, wanted: Wanted, listener: Listener, page: Path | N
         candidates = _candidates(workspace, system, subject, wanted, stack)
         bench = Bench(
             material=material,
-            basis={name: digest for name, digest in inputs.items() if name.startswith("dataset:")},
+            basis={name: digest for name, digest in inputs.items() if name.startswith("dataset:")}
+            | {"code": code_digest()},
             keep=measuring.kept(workspace, "compare", fresh=wanted.fresh),
             listener=listener,
             quick=wanted.quick,
@@ -150,7 +158,7 @@ def _candidates(
     workspace: Workspace, system: System, subject: Artefact, wanted: Wanted, stack: ExitStack
 ) -> list[Candidate]:
     """The families that are installed, the declared model, and the files that were named."""
-    installed = families()
+    installed = [*families(), *networks()]
     given = [declared(workspace, system, subject, stack)]
     given += [_file(workspace, system, subject, text, stack) for text in wanted.files]
     everything = [*installed, *given]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,15 +21,17 @@ from bartizan.lifecycle.develop.choose.cost import Cost
 from bartizan.lifecycle.develop.choose.leakage import Leakage
 from bartizan.lifecycle.develop.choose.quality import Quality
 from bartizan.lifecycle.develop.choose.trial import Column
-from bartizan.lifecycle.develop.harden.adversarial import AdversarialTraining
 from bartizan.lifecycle.develop.harden.anonymise import Anonymise, Linkage
 from bartizan.lifecycle.develop.harden.answers import Clip, Quantise, Rounding, Temperature
+from bartizan.lifecycle.develop.harden.audit import Audit
+from bartizan.lifecycle.develop.harden.box_forest import RobustTrees
 from bartizan.lifecycle.develop.harden.defence import Base, Defence, Defended
 from bartizan.lifecycle.develop.harden.ensemble import MemberTransfer, Redundancy
 from bartizan.lifecycle.develop.harden.networks import WORDS as WAYS
-from bartizan.lifecycle.develop.harden.networks import NetworkTraining
+from bartizan.lifecycle.develop.harden.networks import NetworkTraining, PrivateTraining
 from bartizan.lifecycle.develop.harden.page import to_html
 from bartizan.lifecycle.develop.harden.private import Private
+from bartizan.lifecycle.develop.harden.private_forest import PrivateTrees
 from bartizan.lifecycle.develop.harden.report import Hardening, Row, row_of
 from bartizan.lifecycle.develop.harden.robustness import DefendedRobustness
 from bartizan.lifecycle.develop.harden.simpler import Distil, Features, Prune
@@ -36,27 +40,35 @@ from bartizan.lifecycle.develop.harden.smoothing import Certified, Smoothing
 from bartizan.redteam.family import Material
 from bartizan.targets.table import Table, read_table
 from bartizan.wiring import choosing, measuring
+from bartizan.wiring.code import code_digest
 from bartizan.wiring.families import families
 from bartizan.wiring.networks import NAME as NETWORK
 from bartizan.wiring.networks import TorchNetwork
 from bartizan.wiring.workspace import Workspace
 
-SUITE = ("quality", "cost", "robustness", "leakage", "copying", "certified", "linkage", "members")
+SUITE = ("quality", "cost", "robustness", "leakage", "audit", "copying", "certified", "linkage", "members")
 """Columns, in the order in which they are measured."""
 MITIGATIONS = {"pruning": "pruning", "training": "robustness", "input": "robustness", "output": "robustness"}
 """Kind of defence to the family of its statement."""
 TRANSFER = "evasion.transfer"
 CONTROLS = {
-    "pruning": ("2.4-h", "A-MLSG-003-C001"),
+    "pruning": ("A-MLSG-003-C001",),
+    "prune": ("2.4-h", "A-MLSG-003-C001"),
+    "private": ("GL-3.4",),
+    "private-forest": ("GL-3.4",),
+    "dp-sgd": ("GL-3.4",),
     "anonymise": ("4.2-q",),
     "ensemble": ("A-MLSG-001-N001",),
 }
+"""Defence, or kind of defence, to the controls that its statement is evidence for."""
+SITES = measuring.Ordered("harden.sites", "1", "Shared model against one for each site", ("A-MLSG-001-C004",))
 MEASURED = (
     "accuracy",
     "recall",
     "robust_accuracy",
     "membership_tpr_at_1_percent_fpr",
     "membership_auc",
+    "epsilon_lower_bound",
     "fidelity",
     "size_bytes",
     "parameters",
@@ -79,7 +91,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[str, ...] = ()
     """Defences; empty takes all that apply."""
     columns: tuple[str, ...] = ()
-    epsilon: float = 1.0
+    epsilon: tuple[float, ...] = (1.0,)
+    """Privacy budgets, each of which makes a private model of every kind."""
     identifying: tuple[str, ...] = ()
     quick: bool = False
     fresh: bool = False
@@ -96,8 +109,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 def defences(wanted: Wanted) -> list[Defence]:
     """Every defence there is, with the dials that were asked for."""
-    if not wanted.epsilon > 0:
-        raise InputError(f"epsilon is {wanted.epsilon:g}", remedy="give a number above 0, such as 1.")
+    for epsilon in wanted.epsilon:
+        if not (epsilon > 0 and math.isfinite(epsilon)):
+            raise InputError(f"epsilon is {epsilon:g}", remedy="give a number above 0, such as 1.")
+    budgets = sorted(set(wanted.epsilon))
     return [
         Features(),
         Prune(),
@@ -107,8 +122,10 @@ def defences(wanted: Wanted) -> list[Defence]:
         Quantise(),
         Clip(),
         Smoothing(),
-        AdversarialTraining(),
-        Private(wanted.epsilon),
+        RobustTrees(),
+        *(Private(epsilon) for epsilon in budgets),
+        *(PrivateTrees(epsilon) for epsilon in budgets),
+        *(PrivateTraining(epsilon) for epsilon in budgets),
         Anonymise(wanted.identifying),
         Redundancy(),
         *(NetworkTraining(way) for way in WAYS),
@@ -147,9 +164,14 @@ def run(workspace: Workspace, wanted: Wanted, listener: Listener, page: Path | N
 def _chosen(wanted: Wanted) -> list[Defence]:
     known = defences(wanted)
     names = [defence.name for defence in known]
-    if unknown := [name for name in wanted.only if name not in names]:
+    if unknown := [name for name in wanted.only if not any(_called(each, name) for each in names)]:
         raise InputError(f"no defence is called {unknown[0]!r}", remedy=f"choose from: {', '.join(names)}.")
-    return [defence for defence in known if not wanted.only or defence.name in wanted.only]
+    return [each for each in known if not wanted.only or any(_called(each.name, name) for name in wanted.only)]
+
+
+def _called(name: str, asked: str) -> bool:
+    """Whether a defence is meant: by its name, or by what comes before its budget (``private-3``)."""
+    return name == asked or re.fullmatch(rf"{re.escape(asked)}-[0-9][0-9.e+-]*", name) is not None
 
 
 def _bench(workspace: Workspace, system: System, subject: Artefact, wanted: Wanted, listener: Listener) -> Bench:
@@ -159,6 +181,7 @@ def _bench(workspace: Workspace, system: System, subject: Artefact, wanted: Want
         Cost(),
         DefendedRobustness(),
         Leakage(),
+        Audit(),
         Copying(),
         Certified(),
         Linkage(Anonymise(wanted.identifying)),
@@ -170,7 +193,7 @@ def _bench(workspace: Workspace, system: System, subject: Artefact, wanted: Want
     basis = {name: digest for name, digest in inputs.items() if name.startswith("dataset:")}
     return Bench(
         material=measuring.material(system, subject, quick=wanted.quick),
-        basis=basis | {"identifying": " ".join(wanted.identifying)},
+        basis=basis | {"identifying": " ".join(wanted.identifying), "code": code_digest()},
         keep=measuring.kept(workspace, "harden", fresh=wanted.fresh),
         listener=listener,
         quick=wanted.quick,
@@ -198,6 +221,20 @@ def _candidate(workspace: Workspace, system: System, subject: Artefact, name: st
     return known[name]
 
 
+def ordered() -> list[tuple[measuring.Ordered, str]]:
+    """What can be ordered here, with the command that does it."""
+    each = [
+        (_ordered(defence.name, defence.kind, defence.title), f"bartizan harden --only {defence.name}")
+        for defence in defences(Wanted())
+    ]
+    return [*each, (SITES, "bartizan harden sites --by COLUMN")]
+
+
+def _ordered(defence: str, kind: str, title: str) -> measuring.Ordered:
+    controls = CONTROLS.get(defence, CONTROLS.get(kind, ()))
+    return measuring.Ordered(f"harden.{defence}", "1", f"Before and after: {title}", controls)
+
+
 # -- statements ------------------------------------------------------------------------------------
 
 
@@ -205,12 +242,7 @@ def _record(workspace: Workspace, system: System, subject: Artefact, hardening: 
     """One statement for each defence: the metrics before and after it."""
     comparison = hardening.comparison
     before, after = comparison.entries[0], comparison.entry(row.name)
-    ordered = measuring.Ordered(
-        f"harden.{row.defence}",
-        "1",
-        f"Before and after: {row.title}",
-        CONTROLS.get(row.defence, CONTROLS.get(row.kind, ())),
-    )
+    ordered = _ordered(row.defence, row.kind, row.title)
     said = predicates.Assessment(
         method=TRANSFER if row.defence == "ensemble" else f"harden.{row.defence}",
         family=_family(row),
@@ -224,8 +256,10 @@ def _record(workspace: Workspace, system: System, subject: Artefact, hardening: 
 
 
 def _family(row: Row) -> str:
-    if row.defence in {"anonymise", "private"} or row.defence.startswith("private"):
-        return "anonymising" if row.defence == "anonymise" else "privacy-training"
+    if row.defence == "anonymise":
+        return "anonymising"
+    if row.defence.startswith(("private", "dp-sgd")):
+        return "privacy-training"
     return "transfer" if row.defence == "ensemble" else MITIGATIONS.get(row.kind, "robustness")
 
 
@@ -291,8 +325,7 @@ def sites(workspace: Workspace, wanted: Wanted, column: str, listener: Listener)
         seed=material.settings.seed,
         settings={"base": wanted.base, "column": column, "sites": [site.name for site in found.sites]},
     )
-    ordered = measuring.Ordered("harden.sites", "1", "Shared model against one for each site", ("A-MLSG-001-C004",))
-    envelope = measuring.record(workspace, ordered, system, subject, said=said, report={"sites": found})
+    envelope = measuring.record(workspace, SITES, system, subject, said=said, report={"sites": found})
     return Sited(base=wanted.base, column=column, sites=found, envelope=envelope)
 
 

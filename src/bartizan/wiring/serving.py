@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,11 +17,14 @@ import msgspec
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, short
 from bartizan.core.errors import ArtefactError, InputError, StoreError, TrustError
-from bartizan.core.evidence import Evidence
+from bartizan.core.evidence import Evidence, Withdrawals, Withdrawn, withdrawals
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact, System
+from bartizan.core.trust import Trust
 from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, Told, admit, refusal
 from bartizan.lifecycle.deploy.gateway.application import Application
+from bartizan.lifecycle.deploy.gateway.explaining import Usual
+from bartizan.lifecycle.deploy.gateway.passes import Grants, Holder, Pass, write
 from bartizan.lifecycle.deploy.gateway.protocol import Description, detail_of
 from bartizan.lifecycle.deploy.gateway.schedule import (
     Door,
@@ -34,8 +38,11 @@ from bartizan.lifecycle.deploy.gateway.schedule import (
     worth_recording,
 )
 from bartizan.lifecycle.design.guidance import notice
+from bartizan.redteam.check import material_of
+from bartizan.targets.explanation import usual_row
 from bartizan.targets.protocol import Target, Targets
 from bartizan.wiring.assure import Situation, gate_of, situation
+from bartizan.wiring.deciding import key_for
 from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import Workspace, load
 
@@ -62,7 +69,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """``60s``, ``5min``, ``1h``."""
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, what: str = "time between verifications") -> float:
     """A span of 1 second to 24 hours.
 
     Raises:
@@ -71,7 +78,7 @@ def seconds_of(text: str) -> float:
     match = _SPAN.fullmatch(text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 1 <= seconds <= MOST_SECONDS:
-        raise InputError(f"not a time between verifications: {text[:80]!r}", remedy="write 60s, 5min or 1h; 24h most.")
+        raise InputError(f"not a {what}: {text[:80]!r}", remedy="write 60s, 5min or 1h; 24h most.")
     return float(seconds)
 
 
@@ -114,7 +121,14 @@ class LedgerWorks:
                 now=now.now,
             )
         )
-        return msgspec.structs.replace(admission, told=told(now, self._model.name))
+        return msgspec.structs.replace(admission, told=told(now, self._model.name), grants=self._grants(system))
+
+    def _grants(self, system: System) -> Grants:
+        """Who may be told more, by the declaration and the trust document as they are now."""
+        with self._workspace.view() as view:
+            trust, gone = view.trust, withdrawals(view)
+            now = self._workspace.now(view)
+        return Grants(explanations=system.declaration.exposure.explanations, holders=holders(trust, gone, now))
 
     def _inputs(self) -> dict[str, Digest]:
         return {artefact.id: artefact.digest for artefact in self._system.artefacts}
@@ -129,7 +143,8 @@ class LedgerWorks:
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(targets.open(self._system, self._model))
             described = describe(self._system, self._model, target)
-            return Served(described, target, stack.pop_all().close)
+            usual = usual_of(self._system, self._model) if admission.grants.explanations else None
+            return Served(described, target, stack.pop_all().close, usual)
 
     def record(self, admission: Admission) -> None:
         """See ``Works.record``."""
@@ -161,6 +176,67 @@ class LedgerWorks:
             keyid, now = self._workspace.service.keyid, self._workspace.now(view)
             if reason := view.trust.why_not(keyid, predicates.OBSERVATION, now):
                 raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
+
+
+def usual_of(system: System, model: Artefact) -> Usual:
+    """What explanations compare with: medians of the declared training data.
+
+    Raises:
+        ArtefactError: they cannot be read.
+    """
+    material = material_of(system, model)
+    return Usual(material.training.columns, usual_row(material.training.rows, material.space.categorical))
+
+
+def holders(trust: Trust, gone: Withdrawals, now: datetime) -> tuple[Holder, ...]:
+    """Everybody whose passes count: whom the trust document names, without keys that were withdrawn."""
+    if now >= trust.expires:
+        return ()
+    withdrawn = {keyid for keyid, items in gone.items() for item in items if item.target == "key" and _since(item, now)}
+    return tuple(
+        Holder(
+            id=who.id,
+            keyid=who.keyid,
+            public_key=who.public_key,
+            roles=who.roles,
+            not_before=who.not_before,
+            not_after=min(who.not_after, trust.expires),
+        )
+        for who in trust.principals
+        if who.keyid not in withdrawn
+    )
+
+
+def _since(item: Withdrawn, now: datetime) -> bool:
+    return item.effective_from <= now
+
+
+class PassWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A pass as somebody asked for it."""
+
+    role: str
+    model: str = ""
+    lasts: str = "1h"
+    key: str = ""
+
+
+def make_pass(workspace: Workspace, wanted: PassWanted) -> str:
+    """Sign a pass for the model as it is declared now; gives the bearer token.
+
+    Raises:
+        InputError: the time cannot be read, or there are several models and none is named.
+        TrustError: the key does not hold the role.
+    """
+    signer = workspace.signer(wanted.key or key_for(workspace, wanted.role))
+    with workspace.view() as view:
+        owner, now = view.trust.principal_of(signer.keyid), workspace.now(view)
+    if owner is None or wanted.role not in owner.roles:
+        who = owner.id if owner else f"key {signer.keyid[:12]}"
+        remedy = f"let the root holder run `bartizan trust grant NAME --role {wanted.role}`."
+        raise TrustError(f"{who} does not hold the role {wanted.role}", remedy=remedy)
+    model = choose(workspace.system(), wanted.model)
+    until = now + timedelta(seconds=seconds_of(wanted.lasts, "time for a pass"))
+    return write(Pass(role=wanted.role, model=model.digest, not_before=now, not_after=until), signer)
 
 
 def told(now: Situation, model: str) -> Told | None:
@@ -335,4 +411,17 @@ def _ended_by_signals() -> Any:
             signal.signal(number, handler)
 
 
-__all__ = ["Gateway", "LedgerWorks", "Wanted", "choose", "describe", "listening", "remembered", "seconds_of"]
+__all__ = [
+    "Gateway",
+    "LedgerWorks",
+    "PassWanted",
+    "Wanted",
+    "choose",
+    "describe",
+    "holders",
+    "listening",
+    "make_pass",
+    "remembered",
+    "seconds_of",
+    "usual_of",
+]

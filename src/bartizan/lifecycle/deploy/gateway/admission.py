@@ -24,6 +24,7 @@ from bartizan.core.evidence import Evidence, Standing
 from bartizan.core.gate import evaluate, policy_digest
 from bartizan.core.statement import Statement
 from bartizan.core.system import Artefact, Gate, System
+from bartizan.lifecycle.deploy.gateway.passes import Grants
 
 Condition = Literal["signature", "scan", "configuration", "verdict", "verification", "opening"]
 """The last two are for what could not be found out or done at all."""
@@ -80,6 +81,8 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     told: Told | None = None
     """The user notice; None when none is declared, or the card that it is made from does not stand."""
+    grants: Grants = Grants()
+    """Who may be told more than everybody."""
 
     @property
     def admitted(self) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,12 +19,14 @@ import msgspec
 from bartizan import __version__
 from bartizan.core.errors import SandboxError, WorkError
 from bartizan.lifecycle.deploy.gateway import protocol
+from bartizan.lifecycle.deploy.gateway.passes import may_explain
 from bartizan.lifecycle.deploy.gateway.protocol import MAX_BODY_BYTES, Question, RequestError
 from bartizan.lifecycle.deploy.gateway.schedule import Door, Served
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Ask = Callable[[Served, Question], dict[str, Any]]
 
 MAX_WAITING = 32
 """Requests that are read or answered at the same time; more are told to come again."""
@@ -53,8 +56,14 @@ class Reply(msgspec.Struct, frozen=True):
 class Application:
     """Routes requests to the door. ``model`` is the thread on which the model is asked."""
 
-    def __init__(self, door: Door, name: str, model: ThreadPoolExecutor) -> None:
-        self._door, self._name, self._model = door, name, model
+    def __init__(
+        self,
+        door: Door,
+        name: str,
+        model: ThreadPoolExecutor,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._door, self._name, self._model, self._clock = door, name, model, clock
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +128,9 @@ class Application:
             case ["infer"]:
                 _allow(scope, "POST")
                 return await self._infer(scope, receive)
+            case ["explain"]:
+                _allow(scope, "POST")
+                return await self._explain(scope, receive)
         raise RequestError(404, f"there is nothing here; begin with GET /v2/models/{self._name}")
 
     def _get(self, scope: Scope, answer: Callable[[], Reply]) -> Reply:
@@ -153,6 +165,21 @@ class Application:
         return served
 
     async def _infer(self, scope: Scope, receive: Receive) -> Reply:
+        served, question, given = await self._asked(scope, receive, Served.ask)
+        told = self._door.admission.told
+        beside = {"parameters": {**told.beside, "notice": "/notice"}} if told else {}
+        return Reply(200, protocol.write(question, given, served.description) | beside)
+
+    async def _explain(self, scope: Scope, receive: Receive) -> Reply:
+        """Why the model answers so, for whoever shows a pass of a role that is granted it."""
+        description = self._served().description
+        may_explain(_headers(scope), self._door.admission.grants, description.digest, self._clock())
+        served, _, given = await self._asked(scope, receive, Served.explain)
+        named = {"model_name": served.description.name, "model_version": served.description.digest}
+        return Reply(200, named | given)
+
+    async def _asked(self, scope: Scope, receive: Receive, ask: Ask) -> tuple[Served, Question, dict[str, Any]]:
+        """Read one question, put it to the model, and see that the model may still answer."""
         self._served()
         if self._waiting >= MAX_WAITING:
             raise RequestError(503, "too many requests at once", headers={"retry-after": "1"})
@@ -161,19 +188,17 @@ class Application:
             body = await _body(scope, receive)
             served = self._served()
             question = protocol.read(body, served.description)
-            given = await self._given(served, question)
+            given = await self._given(served, question, ask)
         finally:
             self._waiting -= 1
         if served.withdrawn or self._door.served is not served:
             raise _out(self._door.reason)
-        told = self._door.admission.told
-        beside = {"parameters": {**told.beside, "notice": "/notice"}} if told else {}
-        return Reply(200, protocol.write(question, given, served.description) | beside)
+        return served, question, given
 
-    async def _given(self, served: Served, question: Question) -> dict[str, Any]:
+    async def _given(self, served: Served, question: Question, ask: Ask) -> dict[str, Any]:
         """The model's answer; a model whose process failed is out until it was verified and opened anew."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._model, self._ask, served, question)
+            return await asyncio.get_running_loop().run_in_executor(self._model, self._ask, served, question, ask)
         except SandboxError as error:
             _LOG.error("%s", error.message)
             self._door.take_out(served, error.message)
@@ -182,11 +207,11 @@ class Application:
             _LOG.warning("%s", error.message)
             raise RequestError(422, "the model cannot answer these rows") from error
 
-    def _ask(self, served: Served, question: Question) -> dict[str, Any]:
+    def _ask(self, served: Served, question: Question, ask: Ask) -> dict[str, Any]:
         """On the model's thread. What was withdrawn while the request waited is not asked any more."""
         if served.withdrawn:
             raise _out(self._door.reason)
-        return served.ask(question)
+        return ask(served, question)
 
 
 def _allow(scope: Scope, method: str) -> None:
@@ -198,8 +223,12 @@ def _out(reason: str) -> RequestError:
     return RequestError(503, f"the model is not in service: {reason or 'it is being opened anew'}")
 
 
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    return {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
+
+
 async def _body(scope: Scope, receive: Receive) -> bytes:
-    headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
+    headers = _headers(scope)
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if kind != b"application/json" or b"inference-header-content-length" in headers:
         raise RequestError(415, "requests are application/json; binary tensors are not taken")

@@ -21,7 +21,8 @@ import msgspec
 from bartizan.core.digest import Digest
 from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.admission import Admission, refusal
-from bartizan.lifecycle.deploy.gateway.protocol import Description, Question, ask
+from bartizan.lifecycle.deploy.gateway.explaining import Usual, explained
+from bartizan.lifecycle.deploy.gateway.protocol import Description, Question, RequestError, ask
 from bartizan.targets.protocol import Target
 
 HEARTBEAT = timedelta(days=1)
@@ -36,13 +37,21 @@ _LOG = logging.getLogger("bartizan.gateway")
 class Served:
     """A model in service. ``ask`` and ``close`` are called from one thread only."""
 
-    def __init__(self, description: Description, target: Target, close: Callable[[], None]) -> None:
-        self.description, self._target, self._close = description, target, close
+    def __init__(
+        self, description: Description, target: Target, close: Callable[[], None], usual: Usual | None = None
+    ) -> None:
+        self.description, self._target, self._close, self._usual = description, target, close, usual
         self.withdrawn = False
 
     def ask(self, question: Question) -> dict[str, Any]:
         """The model's answer; see ``protocol.ask``."""
         return ask(self._target, question, self.description)
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        """Why the model answers so. Raises RequestError when there is nothing to compare with."""
+        if self._usual is None:
+            raise RequestError(403, "explanations are granted to nobody here: see exposure.explanations")
+        return {"explanations": explained(self._target, question, self._usual, self.description)}
 
     def close(self) -> None:
         """End the model's process."""

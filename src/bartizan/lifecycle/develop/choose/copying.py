@@ -9,6 +9,7 @@ from bartizan.redteam.attacks.extraction.active import ActiveExtraction, ActiveE
 from bartizan.redteam.extraction import Extraction
 
 KEPT = ("fidelity", "queries_for_90_percent_fidelity")
+"""The second is there when a copy became as faithful as that within the budget."""
 
 
 class Copying:
@@ -27,7 +28,7 @@ class Copying:
             return Part(missing=error.message)
         measured = played.measured
         return Part(
-            metrics={name: measured.metrics[name] for name in KEPT},
+            metrics={name: measured.metrics[name] for name in KEPT if name in measured.metrics},
             curves={"fidelity_by_queries": measured.curves["fidelity_by_queries"]},
             details={"constant_copy_fidelity": measured.tables["constant_copy_fidelity"]},
         )

@@ -37,6 +37,7 @@ TRADES = (
     ),
 )
 MORE = (
+    ("epsilon_lower_bound", "Epsilon seen", 1.0, ""),
     ("linked", "Records linked", 100.0, "%"),
     ("certified_accuracy", "Certified", 100.0, "%"),
     ("member_transfer", "Transfer between members", 100.0, "%"),

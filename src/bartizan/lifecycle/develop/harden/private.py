@@ -20,6 +20,7 @@ from scipy import optimize, special
 
 from bartizan.core.errors import InputError
 from bartizan.lifecycle.develop.choose.candidate import Facts, Interpretability
+from bartizan.lifecycle.develop.harden.audit import Promise
 from bartizan.lifecycle.develop.harden.defence import Wrapped
 from bartizan.redteam.family import Material
 from bartizan.targets.protocol import Access, Labels, Rows, Scores, Target
@@ -96,6 +97,11 @@ class PrivateLinear(Wrapped):
     def __init__(self, inner: Target, weights: NDArray[np.float64], low: Rows, high: Rows, epsilon: float) -> None:
         super().__init__(inner)
         self.weights, self._low, self._high, self.epsilon = weights, low, high, epsilon
+
+    @property
+    def promise(self) -> Promise:
+        """See ``Promising``."""
+        return Promise(self.epsilon)
 
     @property
     def offers(self) -> frozenset[Access]:

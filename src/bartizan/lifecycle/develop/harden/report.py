@@ -20,7 +20,11 @@ TRADED = {
     "linked": "records linked after a leak",
 }
 """Shares whose change is told in the sentence."""
-COUNTED = {"parameters": "numbers learnt", "microseconds_in_batch": "microseconds an answer"}
+COUNTED = {
+    "parameters": "numbers learnt",
+    "microseconds_in_batch": "microseconds an answer",
+    "epsilon_lower_bound": "epsilon seen",
+}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +123,15 @@ def _words(before: Entry, after: Entry, defence: Defence, helps: list[str], cost
     ]
     sure = f"Surely better: {', '.join(helps)}." if helps else "Nothing is surely better."
     price = f" Surely worse: {', '.join(costs)}." if costs else ""
-    return f"{defence.title}: {'; '.join(told)}. {sure}{price}{_no_credit(after, defence)}"
+    return f"{defence.title}: {'; '.join(told)}. {sure}{price}{_broken(after)}{_no_credit(after, defence)}"
+
+
+def _broken(after: Entry) -> str:
+    """A promise of privacy that the audit refutes."""
+    part = after.parts.get("audit")
+    if part is None or part.missing or part.details.get("kept") is not False:
+        return ""
+    return f" Its promise of epsilon {part.details['promised']['epsilon']:g} is refuted by the audit."
 
 
 def _worth_telling(name: str, before: Entry, after: Entry) -> bool:

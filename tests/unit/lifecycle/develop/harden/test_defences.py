@@ -9,8 +9,8 @@ from sklearn.datasets import load_breast_cancer
 from bartizan.adapters import sklearn_pruning
 from bartizan.adapters.sklearn_families import InstalledFamilies, Tools
 from bartizan.lifecycle.develop.choose.candidate import Fitted
-from bartizan.lifecycle.develop.harden.adversarial import AdversarialTraining
 from bartizan.lifecycle.develop.harden.answers import Clip, Quantise, Rounding, Temperature, tempered
+from bartizan.lifecycle.develop.harden.box_forest import RobustTrees
 from bartizan.lifecycle.develop.harden.ensemble import Ensemble, Redundancy
 from bartizan.lifecycle.develop.harden.simpler import Distil, Features, Prune, importance
 from bartizan.lifecycle.develop.harden.sites import compare_sites
@@ -23,7 +23,7 @@ TOOLS = Tools(why_not_pruned=sklearn_pruning.why_not_pruned, pruned=sklearn_prun
 FAMILIES = {family.name: family for family in InstalledFamilies(TOOLS).candidates()}
 TRAIN, REST = halves(load_breast_cancer)
 MATERIAL = material(TRAIN, REST, samples=30, query_budget=150, max_change=0.4)
-DEFENCES = (Features(), Prune(), Distil(), Temperature(), Rounding(), Quantise(), Clip(), Redundancy())
+DEFENCES = (Features(), Prune(), Distil(), Temperature(), Rounding(), Quantise(), Clip(), Redundancy(), RobustTrees())
 
 
 def base(name="tree"):
@@ -86,17 +86,6 @@ def test_features_that_matter_are_kept():
     changed = REST[0].copy()
     changed[:, np.setdiff1d(np.arange(30), kept.columns)] = 1e9
     assert (kept.labels(changed) == kept.labels(REST[0])).all()
-
-
-def test_adversarial_training_withstands_what_broke_its_predecessor():
-    model = base("forest")
-    task = evasion_task(MATERIAL, np.random.default_rng(0))
-    rows, found = broken(model, task, 0)
-    fooled, count = asked_of(apply(AdversarialTraining(), model), rows, task, found)
-    plain, of = asked_of(model.retrain(*TRAIN, seed=9), rows, task, found)
-    assert min(count, of) > 5
-    assert fooled / count < plain / of - 0.2
-    assert (apply(AdversarialTraining(), model).labels(REST[0]) == REST[1]).mean() > 0.9
 
 
 def test_rows_made_for_one_member_fool_the_others():
