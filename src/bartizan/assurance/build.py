@@ -14,7 +14,7 @@ from bartizan.assurance.findings import findings
 from bartizan.assurance.glance import glance
 from bartizan.assurance.mapping import drawn_map
 from bartizan.assurance.measured import attacks, figures
-from bartizan.assurance.model import GateLine, ReportModel, RuleLine
+from bartizan.assurance.model import GateLine, ReportModel, RuleLine, Versions
 from bartizan.assurance.text import clean_all, moment
 from bartizan.catalogue.attackmap import AttackMap
 from bartizan.catalogue.load import Catalogue
@@ -34,13 +34,15 @@ def build(
     attack_map: AttackMap | None,
     names: Mapping[str, str],
     now: datetime,
+    versions: Sequence[Versions] = (),
 ) -> ReportModel:
     """Lay evidence against the catalogue.
 
     ``evidence`` has every statement about the system's artefacts, weighed; ``reports`` the full
     reports by digest; ``checks`` the registered checks by name; ``attack_map`` the document of the
     check ``design.attackmap`` after ``catalogue.standing.with_evidence``; ``names`` what to show for the
-    id of a principal. Nothing is run and nothing is fetched. Same inputs, same report.
+    id of a principal; ``versions`` comparisons with earlier versions. Nothing is run and nothing is fetched. Same
+    inputs, same report.
     """
     evidence = sorted(evidence, key=lambda item: (item.seq, item.digest))
     lines = exhibits(evidence, checks, names, now)
@@ -55,7 +57,7 @@ def build(
         system=glance(system),
         gate=_gate(gate),
         attack_map=mapped,
-        red_team=attacks(evidence, checks, reports),
+        red_team=attacks(evidence, checks, reports, catalogue, now),
         curves=drawn,
         absent=absent,
         findings=found,
@@ -63,6 +65,7 @@ def build(
         principles=principle_chapters(coverage, catalogue, reach),
         sources=source_chapters(coverage, catalogue),
         evidence=lines,
+        versions=tuple(versions),
     )
     return harmless(model)
 

@@ -173,10 +173,12 @@ class Coverage:
         yield Gap(what=what, command=commands.decide("review", self._about, control.id))
 
     def _check_gaps(self, control: Control) -> Iterable[Gap]:
-        never, ended, elsewhere = [], [], []
+        never, ended, elsewhere = list[str](), list[str](), list[str]()
+        ordered = any(self._facts[name].command and self._holds(name) for name in self._checks[control.id])
         for name in self._checks[control.id]:
             standings = [self._lines[digest].standing for digest in self._by_check[name]]
-            if Standing.HOLDS in standings:
+            # Of what is ordered, one will do: they are alternatives.
+            if self._holds(name) or (ordered and self._facts[name].command):
                 continue
             if standings:
                 ended.append(name)
@@ -185,14 +187,23 @@ class Coverage:
             else:
                 elsewhere.append(name)
         if never:
-            yield Gap(what=f"No result yet of {_listed(never)}.", command=commands.assure(never))
+            yield Gap(what=f"No result yet of {_listed(never)}.", command=self._command(never))
         if ended:
-            yield Gap(what=f"No result that still counts of {_listed(ended)}.", command=commands.assure(ended))
+            yield Gap(what=f"No result that still counts of {_listed(ended)}.", command=self._command(ended))
         if elsewhere and len(elsewhere) == len(self._checks[control.id]):
             yield Gap(
                 what=f"Nothing here for {_listed(elsewhere)} to examine: say so, or record by hand what was done.",
                 command=commands.decide("scope", self._about, control.id),
             )
+
+    def _holds(self, check: str) -> bool:
+        """Whether a result of this check counts now."""
+        return any(self._lines[digest].standing is Standing.HOLDS for digest in self._by_check[check])
+
+    def _command(self, names: Sequence[str]) -> str:
+        """What supplies the results of these checks: their own commands one by one, or ``assure``."""
+        own = sorted({self._facts[name].command for name in names} - {""})
+        return own[0] if own else commands.assure(names)
 
     def _decision_gap(self, control: Control, holds: Sequence[Link]) -> Iterable[Gap]:
         if not _asks_for_decision(control):

@@ -51,6 +51,8 @@ class CheckFacts(msgspec.Struct, frozen=True):
     """Catalogue control ids to which its result is evidence."""
     applies: bool = True
     """Whether it has anything to examine in this system."""
+    command: str = ""
+    """That runs it, where ``bartizan assure`` does not."""
 
 
 def exhibits(

@@ -6,15 +6,20 @@ words and never made up. Only statements that count now are drawn.
 
 from __future__ import annotations
 
-import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from bartizan.assurance.cases import LARGEST, parts, pictures, worst_cases
+from bartizan.assurance.claims import claim, headline
 from bartizan.assurance.exhibits import CheckFacts
 from bartizan.assurance.model import Absence, AttackLine, Confusion, Curves, FigureKind, Point, Series
-from bartizan.assurance.text import words
+from bartizan.assurance.taxonomy import named
+from bartizan.assurance.text import moment, span, words
+from bartizan.catalogue.load import Catalogue
 from bartizan.core import predicates
 from bartizan.core.errors import StatementError
 from bartizan.core.evidence import Evidence, Standing
@@ -36,12 +41,17 @@ FAMILIES = (
 )
 """In the order in which they are shown; ``external`` is what other tools claim."""
 
+EVERY = "*"
+"""In the place of a curve's name: all curves of the report."""
 _CURVES: dict[FigureKind, tuple[str, dict[str, str]]] = {
     "change": ("evasion", {"robust_accuracy_by_change": ""}),
     "queries": ("evasion", {"robust_accuracy_by_queries": ""}),
+    "corruption": ("corruption", {EVERY: ""}),
     "poison": ("poisoning", {"accuracy_by_poison_rate": ""}),
     "recall": ("poisoning", {"positive_recall_by_poison_rate": ""}),
+    "backdoor": ("backdoor", {"attack_success_by_poison_rate": ""}),
     "roc": ("privacy", {"roc": ""}),
+    "exposure": ("privacy", {"exposure_by_copies": ""}),
     "fidelity": (
         "extraction",
         {"fidelity_by_queries": "all records", "fidelity_near_boundary_by_queries": "near the boundary"},
@@ -51,6 +61,8 @@ _CURVES: dict[FigureKind, tuple[str, dict[str, str]]] = {
 
 A report may hold several curves of a kind, as ``roc_lira`` and ``roc_loss`` or one level deeper.
 """
+OPTIONAL: frozenset[FigureKind] = frozenset({"corruption", "backdoor", "exposure"})
+"""Figures of attacks that are run only where they are named: that they are not there is not worth a line."""
 _X, _Y = ("x", "fpr", "rate", "queries"), ("value", "tpr", "y")
 
 
@@ -67,12 +79,16 @@ def read_report(item: Evidence, reports: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def attacks(
-    evidence: Sequence[Evidence], checks: Mapping[str, CheckFacts], reports: Mapping[str, bytes]
+    evidence: Sequence[Evidence],
+    checks: Mapping[str, CheckFacts],
+    reports: Mapping[str, bytes],
+    catalogue: Catalogue,
+    now: datetime,
 ) -> tuple[AttackLine, ...]:
     """Every red-team measurement that was not superseded, by family and name."""
     lines = [
-        _attack(item, said, checks, read_report(item, reports))
-        for item, said in _assessments(evidence)
+        _with_cases(_attack(item, said, checks, catalogue, now), read_report(item, reports))
+        for item, said in assessments(evidence)
         if item.standing is not Standing.SUPERSEDED
     ]
     return tuple(sorted(lines, key=lambda line: (FAMILIES.index(line.family), line.title, line.about, line.digest)))
@@ -83,23 +99,31 @@ def figures(
 ) -> tuple[tuple[Curves, ...], tuple[Absence, ...]]:
     """The red-team curves, and for each figure that cannot be drawn the reason."""
     drawn, absent = [], []
-    said = list(_assessments(evidence))
+    said = list(assessments(evidence))
     for kind, (family, names) in _CURVES.items():
-        standing = [(item, what) for item, what in said if what.family == family and item.holds]
+        standing = [(item, what) for item, what in said if what.family == family and item.holds and _fits(kind, what)]
         found = {
-            item.digest: (_title(item, what, checks), series)
+            item.digest: (_title(item, what, checks), curves)
             for item, what in standing
-            if (series := _series(read_report(item, reports).get("curves"), names))
+            if (curves := _series(read_report(item, reports).get("curves"), names))
         }
         if found:
-            drawn.append(Curves(kind=kind, series=tuple(_named(list(found.values()))), sources=tuple(found)))
-        else:
+            unit = _unit(what for item, what in standing if item.digest in found) if kind == "change" else ""
+            series = tuple(_named(list(found.values())))
+            drawn.append(Curves(kind=kind, series=series, sources=tuple(found), unit=unit))
+        elif kind not in OPTIONAL:
             measured = any(what.family == family for _, what in said)
             absent.append(Absence(kind=kind, reason=_why_absent(family, measured, bool(standing))))
     return tuple(drawn), tuple(absent)
 
 
-def _assessments(evidence: Iterable[Evidence]) -> Iterable[tuple[Evidence, predicates.Assessment]]:
+def _fits(kind: FigureKind, said: predicates.Assessment) -> bool:
+    """Whether a measurement has a place in a figure: what was paid in gradients says nothing over queries."""
+    return kind != "queries" or not said.budget.get("gradients_spent")
+
+
+def assessments(evidence: Iterable[Evidence]) -> Iterable[tuple[Evidence, predicates.Assessment]]:
+    """The red team's statements among others."""
     for item in evidence:
         if item.statement is None or item.statement.predicate_type != predicates.ASSESSMENT:
             continue
@@ -112,9 +136,14 @@ def _assessments(evidence: Iterable[Evidence]) -> Iterable[tuple[Evidence, predi
 
 
 def _attack(
-    item: Evidence, said: predicates.Assessment, checks: Mapping[str, CheckFacts], report: Mapping[str, Any]
+    item: Evidence,
+    said: predicates.Assessment,
+    checks: Mapping[str, CheckFacts],
+    catalogue: Catalogue,
+    now: datetime,
 ) -> AttackLine:
     threat = said.threat or predicates.Threat(position="", access=())
+    first = headline(said.metrics)
     return AttackLine(
         digest=item.digest,
         title=_title(item, said, checks),
@@ -130,8 +159,54 @@ def _attack(
         metrics=tuple(sorted(said.metrics.items())),
         budget=tuple(sorted(said.budget.items())),
         seed=said.seed,
-        confusion=tuple(_confusions(report)),
+        again=_again(item, said),
+        note=_note(said),
+        unit=str(said.settings.get("unit", "")),
+        claim=claim(said.summary, first),
+        headline=first,
+        named=named(said.techniques, catalogue),
+        received=moment(item.received_at),
+        age=span(item.received_at, now),
     )
+
+
+def _with_cases(line: AttackLine, report: Mapping[str, Any]) -> AttackLine:
+    """The same measurement with what its full report shows of single samples, classes and segments."""
+    metric = dict(line.metrics).get("median_change")
+    return msgspec.structs.replace(
+        line,
+        confusion=tuple(_confusions(report)),
+        classes=parts(report.get("classes")),
+        segments=parts(report.get("segments")),
+        worst=worst_cases(report),
+        unit=metric.unit if metric else line.unit,
+        pictures=pictures(report),
+    )
+
+
+def _note(said: predicates.Assessment) -> str:
+    seen, planned = said.settings.get("stopped_after"), said.settings.get("samples_planned")
+    if not isinstance(seen, int) or not isinstance(planned, int):
+        return ""
+    return f"stopped after {seen} of {planned} samples, when gates were decided"
+
+
+def _unit(said: Iterable[predicates.Assessment]) -> str:
+    """What changes are counted in, when all measurements agree."""
+    units = {
+        each.metrics["median_change"].unit if "median_change" in each.metrics else str(each.settings.get("unit", ""))
+        for each in said
+    }
+    known = units - {""}
+    return known.pop() if len(known) == 1 else ""
+
+
+def _again(item: Evidence, said: predicates.Assessment) -> str:
+    """The command that measures again; one attack may have been run in the name of another that did not apply."""
+    if said.family == "external":
+        return ""
+    name = item.check.removeprefix("redteam.") or said.method
+    return f"bartizan attack --only {shlex.quote(name)} --fresh"
 
 
 def _title(item: Evidence, said: predicates.Assessment, checks: Mapping[str, CheckFacts]) -> str:
@@ -150,7 +225,7 @@ def _series(curves: Any, names: Mapping[str, str]) -> list[Series]:
     """The curves of one figure: those with just these names, and those that begin with them."""
     found = []
     for key, points in curves.items() if isinstance(curves, dict) else ():
-        base = next((name for name in names if key == name or str(key).startswith(f"{name}_")), None)
+        base = next((n for n in names if n in {EVERY, key} or str(key).startswith(f"{n}_")), None)
         if base is None:
             continue
         own = words(str(key).removeprefix(base)) or names[base]
@@ -174,7 +249,7 @@ def _points(points: Any) -> list[Point]:
 def _first_number(entry: Mapping[str, Any], names: Iterable[str]) -> float | None:
     for name in names:
         value = entry.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST:
             return float(value)
     return None
 

@@ -208,7 +208,7 @@ class Series(_Part, frozen=True, kw_only=True):
     points: tuple[Point, ...]
 
 
-FigureKind = Literal["change", "queries", "poison", "recall", "roc", "fidelity"]
+FigureKind = Literal["change", "queries", "corruption", "poison", "recall", "backdoor", "roc", "exposure", "fidelity"]
 
 
 class Curves(_Part, frozen=True, kw_only=True):
@@ -218,6 +218,8 @@ class Curves(_Part, frozen=True, kw_only=True):
     series: tuple[Series, ...]
     sources: tuple[str, ...]
     """Digests of the statements whose reports they come from."""
+    unit: str = ""
+    """Of the horizontal axis, where that depends on the data; empty where measurements differ in it."""
 
 
 class Absence(_Part, frozen=True, kw_only=True):
@@ -234,6 +236,74 @@ class Confusion(_Part, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
     """``(true, predicted)``."""
+
+
+class Named(_Part, frozen=True, kw_only=True):
+    """An id of an attack taxonomy with its name there."""
+
+    id: str
+    name: str = ""
+    """Empty when the catalogue does not know the id."""
+    taxonomy: str
+    """``catalogue``, ``MITRE ATLAS`` or ``NIST AI 100-2``."""
+
+
+class Headline(_Part, frozen=True, kw_only=True):
+    """The one number of a measurement that an overview shows."""
+
+    name: str
+    metric: Metric
+    carried: bool = True
+    """Whether the observations carry a claim: an interval that covers most of what is possible says nothing."""
+
+
+class PartLine(_Part, frozen=True, kw_only=True):
+    """Robust accuracy of one class or segment of the attacked samples."""
+
+    name: str
+    samples: int
+    right: int
+    """Samples that are answered rightly as long as nobody attacks."""
+    value: float
+    low: float
+    high: float
+
+
+class WorstCase(_Part, frozen=True, kw_only=True):
+    """A sample that fell to the smallest change."""
+
+    record: int
+    """Its place in the evaluation data, from 0."""
+    true: str
+    answered: str
+    """What it is answered under attack."""
+    change: float
+    queries: int | None = None
+    moved: tuple[tuple[str, float], ...] = ()
+    """The features that were changed most, with their change."""
+
+
+class Pair(_Part, frozen=True, kw_only=True):
+    """An image before and after the attack."""
+
+    record: int
+    label: str
+    answer_clean: str
+    answer_attacked: str
+    change: float | None = None
+    clean: tuple[int, ...]
+    """``channels x height x width`` values from 0 to 255, by channel, row, column."""
+    attacked: tuple[int, ...]
+
+
+class Pictures(_Part, frozen=True, kw_only=True):
+    """Images before and after an attack."""
+
+    shape: tuple[int, int, int]
+    """Channels (1 or 3), height and width as shown."""
+    thinned: int = 1
+    """Every so many-th pixel of the original is shown."""
+    pairs: tuple[Pair, ...]
 
 
 class AttackLine(_Part, frozen=True, kw_only=True):
@@ -254,6 +324,65 @@ class AttackLine(_Part, frozen=True, kw_only=True):
     budget: tuple[tuple[str, float], ...] = ()
     seed: int | None = None
     confusion: tuple[Confusion, ...] = ()
+    again: str = ""
+    """The command that measures again; empty for what other tools claim."""
+    note: str = ""
+    """How the run ended, when it ended before its last sample."""
+    claim: str = ""
+    """What may be said of it: ``says``, unless the observations do not carry that."""
+    headline: Headline | None = None
+    named: tuple[Named, ...] = ()
+    """``techniques`` and the NIST AI 100-2 ids of the same attack, with names."""
+    received: str = ""
+    age: str = ""
+    classes: tuple[PartLine, ...] = ()
+    segments: tuple[PartLine, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
+    """Smallest change first."""
+    unit: str = ""
+    """Of the changes of ``worst``."""
+    pictures: Pictures | None = None
+
+
+class ChangeLine(_Part, frozen=True, kw_only=True):
+    """One metric of one attack on two versions of a model; differences are new minus old."""
+
+    check: str
+    title: str
+    metric: str
+    old: Metric
+    new: Metric
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    corrected: float
+    """The p-value after correction for all lines of the comparison."""
+    verdict: Literal["better", "worse", "no difference shown"]
+    better: int
+    """1 where more is better, -1 where less is."""
+    method: str
+    paired: int = 0
+    """Records that were attacked in both versions; 0 where that is not known."""
+    caveat: str = ""
+    """What was not equal; empty when the comparison is fair."""
+    old_digest: str = ""
+    new_digest: str = ""
+
+
+class Versions(_Part, frozen=True, kw_only=True):
+    """Two versions of a model under the same attacks."""
+
+    about: str
+    old: str
+    """Digest of the earlier version."""
+    new: str
+    old_measured: str
+    """When the earlier version was last measured."""
+    summary: str
+    changes: tuple[ChangeLine, ...]
+    again: str
+    """The command that compares again."""
 
 
 class FindingLine(_Part, frozen=True, kw_only=True):
@@ -388,6 +517,8 @@ class ReportModel(_Part, frozen=True, kw_only=True):
     """The other sources of controls: introduction, A-MLSG, Guidelines, announcements."""
     evidence: tuple[EvidenceLine, ...]
     """Every statement, newest first."""
+    versions: tuple[Versions, ...] = ()
+    """Comparisons with earlier versions, when they were asked for."""
 
     def line(self, digest: str) -> EvidenceLine | None:
         """The statement with this envelope digest, when it is part of the report."""

@@ -15,16 +15,27 @@ import msgspec
 from markupsafe import Markup
 
 from bartizan.assurance import text
+from bartizan.assurance.claims import carried
 from bartizan.assurance.figures.attackmap import attackmap, by_stage, hatching, heat
-from bartizan.assurance.figures.curves import SHAPES, figure
+from bartizan.assurance.figures.curves import SHAPES, figure, x_label
 from bartizan.assurance.figures.dataflow import dataflow
+from bartizan.assurance.figures.forest import drawable, forest
+from bartizan.assurance.figures.pictures import LEVELS, scale, triples
 from bartizan.assurance.figures.routes import zones
 from bartizan.assurance.front import front
-from bartizan.assurance.model import ReportModel, Series
+from bartizan.assurance.model import AttackLine, Pictures, ReportModel, Series, WorstCase
 from bartizan.core.digest import canonical_json, short
+from bartizan.core.evidence import Standing
 
 TABLE_ROWS = 40
 """Points of a curve in the table beneath its picture; longer curves are thinned, ends kept."""
+MOST_FALLEN = 6
+"""Worst cases in the overview, each record once."""
+_SPENT = {
+    "queries_spent": "queries spent",
+    "gradients_spent": "gradients spent",
+    "models_fitted": "models trained",
+}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -81,6 +92,36 @@ def thinned(series: Series) -> Series:
     return Series(name=series.name, points=tuple(series.points[round(index * step)] for index in range(TABLE_ROWS)))
 
 
+def spent(attack: AttackLine) -> str:
+    """What an attack may spend and spent, in few words: ``40 samples, 300 queries each, 11,701 queries spent``."""
+    budget = dict(attack.budget)
+    samples, each = int(budget.get("samples", 0)), budget.get("queries_allowed_per_sample")
+    words = [text.counted(samples, "sample")] if samples > 1 else []
+    words += [f"{text.number(each)} queries each"] if each and samples > 1 else []
+    words += [f"{text.number(budget[name])} {_SPENT[name]}" for name in _SPENT if budget.get(name)]
+    rest = [f"{text.words(name)} {text.number(value)}" for name, value in attack.budget[:3]]
+    return ", ".join(words or rest)
+
+
+def worst_fallen(model: ReportModel) -> list[tuple[AttackLine, WorstCase]]:
+    """The records that fell to the smallest change under any attack that counts now, each once."""
+    cases = [(line, case) for line in model.red_team if line.standing is Standing.HOLDS for case in line.worst]
+    cases.sort(key=lambda pair: (pair[1].change, pair[1].queries or 0, pair[0].digest))
+    once = {(line.about, case.record): (line, case) for line, case in reversed(cases)}
+    return [pair for pair in cases if once[pair[0].about, pair[1].record] == pair][:MOST_FALLEN]
+
+
+def strongest_with_pictures(model: ReportModel) -> AttackLine | None:
+    """Of the measurements that count and hold images, the one whose images are shown first: the least robust."""
+    held = [line for line in model.red_team if line.pictures and line.standing is Standing.HOLDS]
+    return min(held, key=lambda line: (line.headline.metric.value if line.headline else 1.0, line.digest), default=None)
+
+
+def brightest(pictures: Pictures) -> float:
+    """The largest change of a pixel, as a share of the range."""
+    return scale(pictures) / LEVELS
+
+
 def _context(model: ReportModel) -> dict[str, object]:
     return {
         "model": model,
@@ -88,6 +129,8 @@ def _context(model: ReportModel) -> dict[str, object]:
         "lines": {line.digest: line for line in model.evidence},
         "style": Markup(_style()),  # noqa: S704 - our own file
         "shapes": SHAPES,
+        "fallen": worst_fallen(model),
+        "shown_pictures": strongest_with_pictures(model),
         "listed": {line.id for chapter in (*model.principles, *model.sources) for line in chapter.controls},
         "most": max((point.before for point in model.attack_map.points), default=0) if model.attack_map else 0,
     }
@@ -110,6 +153,8 @@ def _template(name: str, *, html: bool) -> jinja2.Template:
     )
     environment.filters |= {
         "brief": brief,
+        "brightest": brightest,
+        "carried": carried,
         "code": code,
         "lower_first": lower_first,
         "plain": plain,
@@ -117,6 +162,7 @@ def _template(name: str, *, html: bool) -> jinja2.Template:
         "words": text.words,
         "sentence": sentence,
         "short": short,
+        "spent": spent,
         "thinned": thinned,
     }
     environment.globals |= {
@@ -124,8 +170,12 @@ def _template(name: str, *, html: bool) -> jinja2.Template:
         "by_stage": by_stage,
         "counted": text.counted,
         "dataflow": dataflow,
+        "differences": drawable,
         "figure": figure,
+        "forest": forest,
         "hatching": hatching,
+        "triples": triples,
+        "x_label": x_label,
         "heat": heat,
         "zones": zones,
     }

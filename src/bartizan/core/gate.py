@@ -2,7 +2,8 @@
 
 A rule says who must have said what about which artefact, under which conditions, and how long ago
 at most. No code, no query language. What a rule leaves open is read strictly: a failed test, an
-incomplete card or a "no" never meets a rule that merely asks for the statement to be there.
+incomplete card or a "no" never meets a rule that merely asks for the statement to be there; a measured
+``value`` meets a bound only where the end of its interval does.
 """
 
 from __future__ import annotations
@@ -196,7 +197,21 @@ def _broken(evidence: Evidence, conditions: Iterable[Condition]) -> str:
         if not _meets(value, condition):
             shown = "is missing" if value is None else f"is {_show(value)}"
             return f"{condition.field} {shown}; {_wanted(condition)}"
+        if doubt := _doubt(predicate, condition):
+            return doubt
     return ""
+
+
+def _doubt(predicate: Any, condition: Condition) -> str:
+    """Why a number that meets a bound does not show it: its interval reaches beyond. Few samples show little."""
+    metric, _, field = condition.field.rpartition(".")
+    if field != "value" or (condition.at_least is None and condition.at_most is None):
+        return ""
+    end = look_up(predicate, f"{metric}.{'high' if condition.at_least is None else 'low'}")
+    if end is None or _meets(end, condition):
+        return ""
+    value = _show(look_up(predicate, condition.field))
+    return f"{condition.field} is {value}, but {_show(end)} fits what was seen as well; {_wanted(condition)}"
 
 
 def _meets(value: Any, condition: Condition) -> bool:

@@ -14,15 +14,20 @@ from bartizan.catalogue.load import catalogue
 from bartizan.catalogue.standing import with_evidence
 from bartizan.core.errors import StoreError
 from bartizan.core.gate import GateResult
-from bartizan.wiring import liveness, registry, results
+from bartizan.core.system import System
+from bartizan.wiring import choosing, hardening, liveness, registry, results, versions
 from bartizan.wiring.assure import Situation
 from bartizan.wiring.workspace import Workspace
 
 FORMS = {"index.html": to_html, "report.md": to_markdown, "report.json": to_json, "findings.sarif": to_sarif}
 
 
-def report_model(workspace: Workspace, now: Situation, gate: GateResult | None) -> ReportModel:
-    """Everything that the report shows."""
+def report_model(workspace: Workspace, now: Situation, gate: GateResult | None, against: str = "") -> ReportModel:
+    """Everything that the report shows; with ``against``, also a comparison with that earlier version.
+
+    Raises:
+        InputError: there is no such version.
+    """
     reports = _reports(workspace, now)
     applicable = {job.check.name for job in now.jobs}
     return build(
@@ -32,12 +37,23 @@ def report_model(workspace: Workspace, now: Situation, gate: GateResult | None) 
         catalogue(),
         checks={
             check.name: CheckFacts(check.title, check.controls, check.name in applicable) for check in registry.checks()
-        },
+        }
+        | ordered_facts(now.system),
         reports=reports,
         attack_map=_attack_map(workspace, now),
         names={},
         now=now.now,
+        versions=versions.against(workspace, now, against) if against else (),
     )
+
+
+def ordered_facts(system: System) -> dict[str, CheckFacts]:
+    """Measurements that are no checks, since somebody orders them by a command of their own."""
+    applies = bool(system.of_kind("model"))
+    return {
+        ordered.name: CheckFacts(ordered.title, ordered.controls, applies, command)
+        for ordered, command in (*choosing.ordered(), *hardening.ordered())
+    }
 
 
 def _reports(workspace: Workspace, now: Situation) -> dict[str, bytes]:

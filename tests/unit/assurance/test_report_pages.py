@@ -20,6 +20,7 @@ from bartizan.catalogue.load import catalogue
 from bartizan.core.evidence import Standing
 from bartizan.core.system import Component, Flow, Owner
 from fixtures.hospital import Hospital, hospital
+from fixtures.hospital_attacks import part, sample, versions
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202egpj.exe\x00\x1b[31m`|[x](javascript:1) {{7*7}}"
@@ -113,7 +114,8 @@ def _fields(value):
 
 def test_the_page_needs_nothing_but_itself(report):
     page = Page(to_html(report))
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "img", "base", "form"}
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
     assert all(attributes["href"].startswith("#") for attributes in page.all("a"))
     assert not re.search(r"@import|url\((?!#)", to_html(report))
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
@@ -213,7 +215,27 @@ def hostile():
     made.assess(
         "redteam.evasion.square",
         "model:triage",
-        {"findings": [found, found], "curves": {"robust_accuracy_by_change": {HOSTILE: points, "b": points}}},
+        {
+            "findings": [found, found],
+            "curves": {"robust_accuracy_by_change": {HOSTILE: points, "b": points}},
+            "samples": [sample(1, HOSTILE, long, 0.1, {HOSTILE: 0.1, long: 0.2})],
+            "classes": [part(HOSTILE, 9, 9, 0.5, 0.1), part(long, 9, 9, 0.5, 0.1)],
+            "segments": [part(HOSTILE, 9, 9, 0.5, 0.4)],
+            "pictures": {
+                "shape": [1, 1, 2],
+                "value_range": [0, 1],
+                "items": [
+                    {
+                        "sample": 0,
+                        "label": HOSTILE,
+                        "answer_clean": HOSTILE,
+                        "answer_attacked": long,
+                        "clean": [0, 1],
+                        "attacked": [1, 1],
+                    }
+                ],
+            },
+        },
         days=0.5,
         method=HOSTILE,
         family="evasion",
@@ -221,6 +243,7 @@ def hostile():
         techniques=(HOSTILE,),
     )
     made.put(None, days=1, standing=Standing.INVALID, reason=HOSTILE)
+    made.versions = (versions(HOSTILE),)
     return made
 
 
@@ -228,7 +251,7 @@ def test_hostile_names_stay_text_in_html():
     html = to_html(hostile().model())
     page = Page(html)
     assert not page.all("script")
-    assert not page.all("img")
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert "<script>alert(1)</script>" in page.text
     assert "\\u202egpj.exe\\u0000\\u001b[31m" in page.text

@@ -252,3 +252,41 @@ def test_rules_about_one_artefact_leave_the_others_alone(world):
     for rules, passed in (((rule,), True), ((rule, every), False)):
         outcome = gate.evaluate("g", Gate(rule=rules), [world.model, other], world.evidence(), world.now)
         assert outcome.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("field", "bound", "met"),
+    [
+        ("metrics.robust_accuracy.value", {"at_least": 0.5}, True),  # 0.5 to 0.7 was measured
+        ("metrics.robust_accuracy.value", {"at_least": 0.55}, False),
+        ("metrics.robust_accuracy.value", {"at_most": 0.7}, True),
+        ("metrics.robust_accuracy.value", {"at_most": 0.65}, False),
+        ("metrics.robust_accuracy.low", {"at_least": 0.5}, True),
+        ("metrics.robust_accuracy.high", {"at_least": 0.65}, True),  # whoever asks for the favourable end gets it
+    ],
+)
+def test_a_measured_value_meets_a_bound_only_where_the_end_of_its_interval_does(world, field, bound, met):
+    world.good()
+    rule = Rule(id="robust", about="model", type="assessment", where=(Condition(field=field, **bound),))
+    result = gate.evaluate("g", Gate(rule=(rule,)), [world.model], world.evidence(), world.now)
+    assert result.passed == met
+    if not met:
+        assert "fits what was seen as well" in result.results[0].reason
+
+
+def test_three_samples_out_of_three_do_not_pass_for_a_robust_model(world):
+    world.scan()
+    metric = predicates.Metric(value=1.0, low=0.438, high=1.0, n=3)
+    said = predicates.Assessment(method="m", summary="s", metrics={"robust_accuracy": metric})
+    world.say(predicates.ASSESSMENT, said, by="service")
+    rule = Rule(
+        id="robust",
+        about="model",
+        type="assessment",
+        where=(Condition(field="metrics.robust_accuracy.value", at_least=0.7),),
+    )
+    result = gate.evaluate("g", Gate(rule=(rule,)), [world.model], world.evidence(), world.now)
+    assert not result.passed
+    assert result.results[0].reason == (
+        "metrics.robust_accuracy.value is 1, but 0.438 fits what was seen as well; it must be at least 0.7"
+    )

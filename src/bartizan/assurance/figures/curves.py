@@ -1,4 +1,4 @@
-"""The five red-team figures: which axes each has, and what its picture says in words."""
+"""The red-team figures: which axes each has, and what its picture says in words."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Shape:
     log_x: bool = False
     log_y: bool = False
     diagonal: bool = False
+    open_y: bool = False
+    """Whether values are no shares: the axis ends at the largest one."""
 
 
 SHAPES: dict[FigureKind, Shape] = {
     "change": Shape(
         "Robust accuracy against the size of the change",
-        "largest change allowed, in standard deviations",
+        "largest change allowed",
         "robust accuracy",
         "Share of rows that keep their right class although an adversary may change them by that much. "
         "Lower means easier to evade; the band is the interval of the measurement.",
@@ -45,6 +47,13 @@ SHAPES: dict[FigureKind, Shape] = {
         "Share of rows that keep their right class when an adversary may ask that often. "
         "It shows what a query budget would be worth.",
         log_x=True,
+    ),
+    "corruption": Shape(
+        "Accuracy under common corruptions",
+        "severity, 1 to 5",
+        "accuracy",
+        "Share of rows that keep their right class when an input comes noisy, blurred, rounded or wrongly entered. "
+        "Nobody has to want that.",
     ),
     "poison": Shape(
         "Accuracy after poisoning",
@@ -59,6 +68,13 @@ SHAPES: dict[FigureKind, Shape] = {
         "recall on clean rows",
         "Share of the rows of that class which a model trained on partly spoilt data still finds.",
     ),
+    "backdoor": Shape(
+        "Backdoors: rows that the trigger turns",
+        "share of training records the adversary controls",
+        "rows with the trigger that get the adversary's class",
+        "Share of rows that, once they carry the trigger, are answered as the adversary wants by a model trained on "
+        "data that he has partly made.",
+    ),
     "roc": Shape(
         "Membership inference",
         "false positive rate",
@@ -68,6 +84,14 @@ SHAPES: dict[FigureKind, Shape] = {
         log_x=True,
         log_y=True,
         diagonal=True,
+    ),
+    "exposure": Shape(
+        "Memorised records",
+        "copies of the record in the training data",
+        "exposure in bits",
+        "How far up a record that was put into the training data stands among records of its kind that were not; "
+        "each bit halves the rank. Chance alone gives about 1.4 bits.",
+        open_y=True,
     ),
     "fidelity": Shape(
         "Extraction: agreement of a stolen copy",
@@ -90,19 +114,25 @@ def figure(curves: Curves) -> Markup:
         title=shape.title,
         description=describe(curves),
         x=_x_axis(shape, points, left, right),
-        y=Axis(ROC_FLOOR, 1.0, bottom, top, log=True) if shape.log_y else Axis(0.0, 1.0, bottom, top),
-        x_label=shape.x_label,
+        y=_y_axis(shape, points, bottom, top),
+        x_label=x_label(curves),
         y_label=shape.y_label,
         diagonal=shape.diagonal,
     )
     return chart(frame, series)
 
 
+def x_label(curves: Curves) -> str:
+    """What stands below the horizontal axis."""
+    label = SHAPES[curves.kind].x_label
+    return f"{label}, in {curves.unit}" if curves.unit else label
+
+
 def describe(curves: Curves) -> str:
     """The picture in words: each curve's first and last point."""
     shape = SHAPES[curves.kind]
     drawn = "; ".join(_course(entry) for entry in curves.series)
-    return f"{counted(len(curves.series), 'curve')} of {shape.y_label} over {shape.x_label}. {drawn}."
+    return f"{counted(len(curves.series), 'curve')} of {shape.y_label} over {x_label(curves)}. {drawn}."
 
 
 def _x_axis(shape: Shape, points: Sequence[Point], start: float, end: float) -> Axis:
@@ -110,6 +140,12 @@ def _x_axis(shape: Shape, points: Sequence[Point], start: float, end: float) -> 
     if shape.diagonal:
         return Axis(ROC_FLOOR, 1.0, start, end, log=True)
     return logarithmic(values, start, end) if shape.log_x else linear(values, start, end)
+
+
+def _y_axis(shape: Shape, points: Sequence[Point], start: float, end: float) -> Axis:
+    if shape.open_y:
+        return linear([point.high if point.high is not None else point.y for point in points], start, end)
+    return Axis(ROC_FLOOR, 1.0, start, end, log=True) if shape.log_y else Axis(0.0, 1.0, start, end)
 
 
 def _on_axes(shape: Shape, series: Series) -> Series:
