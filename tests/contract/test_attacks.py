@@ -6,6 +6,7 @@ Queries and gradients are counted at the target, not in the ledger; candidates a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -372,3 +373,53 @@ def test_trees_are_registered_for_targets_that_show_what_they_are_made_of():
     assert why_not(registry.attack("evasion.tree-exact"), Victim(forest).offers).startswith(
         "evasion.tree-exact needs weights"
     )
+
+
+@pytest.mark.parametrize("attack", BLACK, ids=lambda attack: attack.name)
+def test_counts_that_vary_little_end_in_an_answer_and_not_in_a_loop(attack):
+    """Whole numbers with a small spread: steps of a deviation round to nothing."""
+    if getattr(attack, "images", False):
+        pytest.skip("changes images")
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2, (200, 4)).astype(np.float64)
+    rows[:, 3] = 1.0
+    labels = (rows[:, 0] + rows[:, 1] > 1).astype(int)
+    model = LogisticRegression().fit(rows, labels)
+    space = dataclasses.replace(space_around(rows), integer=np.ones(4, bool))
+    task = task_of(
+        rows[:6],
+        labels[:6],
+        space=space,
+        classes=2,
+        max_change=0.5,
+        budget=QUERIES,
+        starts=(rows[10:60], labels[10:60]),
+    )
+    found = play(Victim(model), attack, task)
+    assert found.ledger.spent.max(initial=0) <= QUERIES
+
+
+@pytest.mark.parametrize("attack", BLACK, ids=lambda attack: attack.name)
+def test_noise_is_no_robustness(attack):
+    """A model that answers at random is found out, and a row counts as broken that was answered wrongly once."""
+    if getattr(attack, "images", False):
+        pytest.skip("changes images")
+    model, _, _ = tumours()
+    rng = np.random.default_rng(1)
+    noisy = answering(lambda rows: model.predict_proba(rows + 0.02 * rng.normal(size=rows.shape) * rows.std(axis=0)))
+    plain, found = (play(target, attack, table_task(budget=200)) for target in (Victim(model), noisy))
+    assert not plain.at_random
+    assert found.robust.sum() <= plain.robust.sum() + 1
+
+
+def test_a_model_that_answers_at_random_is_found_out():
+    model, _, _ = tumours()
+    rng = np.random.default_rng(1)
+    noisy = answering(lambda rows: model.predict_proba(rows + 0.1 * rng.normal(size=rows.shape) * rows.std(axis=0)))
+    assert play(noisy, registry.attack("evasion.hopskipjump"), table_task(budget=200)).at_random
+
+
+@pytest.mark.parametrize("change", [{"max_change": 0.0}, {"max_change": np.nan}, {"budget": 0}, {"gradients": -5}])
+def test_budgets_that_leave_nothing_to_try_are_refused(change):
+    with pytest.raises(InputError, match="leave nothing to try"):
+        table_task(**change)

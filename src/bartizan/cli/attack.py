@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bartizan.cli.attack_file import attack_file
 from bartizan.cli.main import FAILED, FOUND, OK
 from bartizan.cli.output import as_json, day, load, say, show, show_json, table, workspace
 from bartizan.core.errors import InputError
 
 if TYPE_CHECKING:
+    from bartizan.assurance.model import ChangeLine
     from bartizan.wiring.attacking import Campaign, Line, Served, Trial
     from bartizan.wiring.coverage import Standing
     from bartizan.wiring.workspace import Workspace
@@ -57,6 +59,10 @@ def attack() -> None:
 )
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with each request to --url.")
 @click.option("--allow-remote", is_flag=True, help="Ask another machine, whose owner agreed to be attacked.")
+@click.option("--external", default="", metavar="NAME", help="Try art:NAME, foolbox:NAME or file:PATH instead.")
+@click.option("--python", default="", metavar="FILE", help="Interpreter of the external attacker's environment.")
+@click.option("--python-path", "paths", multiple=True, metavar="FOLDER", help="Further packages for it.")
+@click.option("--with", "options", multiple=True, metavar="NAME=VALUE", help="Setting of the external attacker.")
 @click.option("--fresh", is_flag=True, help="Run also what the ledger answers.")
 @click.option("--resume/--anew", default=True, help="Go on where a killed run was (default), or begin it anew.")
 @click.option("--samples-for", type=float, metavar="SHARE", help="How many samples show that SHARE withstand; ends.")
@@ -78,6 +84,7 @@ def run(
              bartizan attack --only evasion.hopskipjump
              bartizan attack --only evasion.square --budget 5000
              bartizan attack --url http://127.0.0.1:8080/v2/models/tumour --only evasion.hopskipjump
+             bartizan attack --external art:HopSkipJump --python /opt/art/bin/python --with max_iter=20
              bartizan attack --samples-for 0.6 --expected 0.7
     """
     if declaration is not None:
@@ -89,7 +96,7 @@ def run(
         return _list(space, as_json=as_json)
     if planning:
         return _plan(space, as_json=as_json)
-    if how["budget"] or how["url"]:
+    if how["budget"] or how["url"] or how["external"]:
         return _try(space, how, as_json=as_json)
     return _campaign(space, how, as_json=as_json)
 
@@ -103,17 +110,25 @@ def _folder(declaration: Path) -> Path:
     return declaration.parent
 
 
+attack.add_command(attack_file)
+
+
 # ---- what applies
 
 
 def _list(space: Workspace, *, as_json: bool) -> int:
     declared = space.system() if space.declaration.exists() else None
-    lines: list[Line] = load("bartizan.wiring.attacking:listing")(declared)
+    if declared is None and not as_json:
+        say("no bartizan.toml here: this is what each attack needs")
+    print_lines(load("bartizan.wiring.attacking:listing")(declared), as_json=as_json)
+    return OK
+
+
+def print_lines(lines: Sequence[Line], *, as_json: bool) -> None:
+    """Which attacks apply, and why the others do not."""
     if as_json:
         show_json(lines)
-        return OK
-    if declared is None:
-        say("no bartizan.toml here: this is what each attack needs")
+        return
     applying = [line for line in lines if line.applies]
     table(
         ("ATTACK", "TECHNIQUE", "NEEDS", "RUN", "COST", "PAPER"),
@@ -128,7 +143,6 @@ def _list(space: Workspace, *, as_json: bool) -> int:
         for line in lines:
             if not line.applies:
                 show(f"  {line.name} ({line.technique}): {line.why_not}")
-    return OK
 
 
 def _when(line: Line) -> str:
@@ -232,7 +246,7 @@ def _print_campaign(done: Campaign) -> None:
 
 def _print_metrics(title: str, assessment: Any) -> None:
     show(f"{title}: {assessment.summary}")
-    for name, metric in sorted(assessment.metrics.items()):
+    for name, metric in sorted(getattr(assessment, "metrics", {}).items()):  # a scan that had to come first has none
         unit = f" {metric.unit}" if metric.unit else ""
         show(f"  {name:<32} {metric.value:.4g}{unit}  [{metric.low:.4g}, {metric.high:.4g}]  n={metric.n}")
 
@@ -243,21 +257,27 @@ def _try(space: Workspace, how: dict[str, Any], *, as_json: bool) -> int:
         served = load("bartizan.wiring.attacking:Served")(
             url=how["url"], speaks=how["speaks"], headers=how["headers"], allow_remote=how["allow_remote"]
         )
+    checks: Sequence[Any] = ()
+    if how["external"]:
+        checks = load("bartizan.wiring.bridging:external")(
+            space, how["external"], python=how["python"], paths=how["paths"], options=how["options"]
+        )
     say("a trial: recorded nowhere, and no evidence")
     tried: list[Trial] = []
     with load("bartizan.cli.progress:Watch")(quiet=as_json) as watch:
         for each in load("bartizan.wiring.attacking:trial")(
-            space, watch, how["only"], budget=how["budget"], served=served
+            space, watch, how["only"], budget=how["budget"], served=served, checks=checks
         ):
             tried.append(each)
             if not as_json:
-                _print_trial(each)
+                print_trial(each)
     if as_json:
         show_json(tried)
     return FOUND if any(each.findings for each in tried) else OK
 
 
-def _print_trial(each: Trial) -> None:
+def print_trial(each: Trial) -> None:
+    """What came of one attack that is recorded nowhere."""
     _print_metrics(f"{each.attack} {each.model}", each.assessment)
     if each.sent:
         show(f"  rows sent {each.sent}, of them again {each.resent}")
@@ -281,6 +301,51 @@ def _samples(at_least: float, expected: float | None, power: float, *, as_json: 
     for share, count in found.items():
         show(f"and {count} samples when {share:.0%} do (shown with a chance of {power:.0%})")
     return OK
+
+
+# ---- two versions
+
+_CHANGES = ("ATTACK", "METRIC", "BEFORE", "NOW", "DIFFERENCE", "VERDICT")
+
+
+@attack.command(name="compare")
+@click.argument("version", default="previous")
+@as_json
+@click.pass_context
+def compare_versions(ctx: click.Context, version: str, as_json: bool) -> int:
+    """Compare what was measured on the present model with an earlier version: more robust, by how much, how surely.
+
+    VERSION is `previous`, or the digest of an earlier model or its beginning. Records that were attacked in both
+    versions are paired; all tests are corrected together. Runs nothing and records nothing. Exit code 1: a number is
+    shown to have become worse under equal conditions.
+
+    \b
+    Example: bartizan attack compare
+             bartizan attack compare 3f9a2c41 --json
+    """
+    space = workspace(ctx)
+    now = load("bartizan.wiring.assure:situation")(space, space.system())
+    compared = load("bartizan.wiring.versions:against")(space, now, version)
+    if as_json:
+        show_json(compared)
+    else:
+        for each in compared:
+            show(f"{each.about} {each.new[:12]} against {each.old[:12]}: {each.summary}")
+            table(_CHANGES, [_change(line) for line in each.changes])
+    lines = [line for each in compared for line in each.changes]
+    return FOUND if any(line.verdict == "worse" and not line.caveat for line in lines) else OK
+
+
+def _change(line: ChangeLine) -> tuple[str, ...]:
+    caveat = f"; not equal: {line.caveat}" if line.caveat else ""
+    return (
+        line.check.removeprefix("redteam."),
+        line.metric,
+        f"{line.old.value:.3g}",
+        f"{line.new.value:.3g}",
+        f"{line.difference:+.3g} [{line.low:+.3g}, {line.high:+.3g}]",
+        f"{line.verdict} (p = {line.corrected:.2g}){caveat}",
+    )
 
 
 # ---- other tools

@@ -9,7 +9,7 @@ import click
 from bartizan.cli.output import as_json, say, show, show_json, table, workspace
 from bartizan.core.errors import InputError
 from bartizan.lifecycle.design.guidance.document import Section, section_markdown
-from bartizan.lifecycle.design.guidance.labs import LABS
+from bartizan.lifecycle.design.guidance.labs import LABS, TEXT_LABS
 from bartizan.wiring.labs import teach, teach_example
 
 
@@ -38,8 +38,8 @@ def lab(
 ) -> None:
     """Run the lesson NAME: a real attack in less than a minute, step by step, with numbers and what helps.
 
-    It runs on an example (handwritten digits and a small network, trained on the spot) or with --system on a model of
-    your own. Without NAME, the lessons are listed.
+    It runs on an example (handwritten digits and a small network, or messages and a filter, trained on the spot) or
+    with --system on a model of your own. Without NAME, the lessons are listed.
 
     \b
     Example: bartizan lab
@@ -47,7 +47,10 @@ def lab(
              bartizan lab membership --system bartizan.toml --sign
     """
     if name is None:
-        table(("NAME", "LESSON"), [(each.name, each.title) for each in LABS.values()])
+        titles = {each.name: each.title for each in LABS.values()} | {
+            each.name: each.title for each in TEXT_LABS.values()
+        }
+        table(("NAME", "LESSON"), list(titles.items()))
         return
     if sign and declaration is None:
         raise InputError("the example has no ledger to sign into", remedy="give --system bartizan.toml.")

@@ -49,6 +49,21 @@ class Gradient:
 
 
 @dataclass(frozen=True, slots=True)
+class Approach:
+    """Ask how far rows are from others in what the last layer is given, and for the gradient of that by the row.
+
+    Answer: ``(batch, 1 + features)``, the squared distance first. It is charged as a gradient.
+    """
+
+    rows: Rows
+    sample: NDArray[np.int64]
+    """``(batch,)``: which sample of the task each row is charged to, as one gradient."""
+    towards: Rows
+    """``(batch, features)``: the row that each is to resemble."""
+    model: int = VICTIM
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect:
     """Ask what the model is made of. Answer: one of ``targets.structure``. It costs no query."""
 
@@ -67,19 +82,19 @@ class Fit:
     seed: int
 
 
-Request = Query | Gradient | Inspect | Fit
+Request = Query | Gradient | Approach | Inspect | Fit
 Search = Generator[Request, Any, Any]
 """Yields requests, is sent answers, returns the candidates of its family (see ``redteam.tasks``)."""
 
 
-class Attack(Protocol):
-    """One technique, implemented. Stateless: everything it needs comes in with the task."""
+class Facts(Protocol):
+    """What every attack says of itself, whatever it attacks."""
 
     name: str
     """``evasion.hopskipjump``; also the name of its check, with ``redteam.`` in front."""
     title: str
     family: str
-    """``evasion``, ``poisoning``, ``privacy``, ``extraction``."""
+    """``evasion``, ``poisoning``, ``privacy``, ``extraction``, ``text``, ``availability``."""
     technique: str
     """Catalogue technique, such as ``T08``."""
     atlas: tuple[str, ...]
@@ -88,6 +103,10 @@ class Attack(Protocol):
     """Catalogue position that the adversary takes: ``user``, ``contributor``."""
     references: tuple[str, ...]
     """Paper or source, with year."""
+
+
+class Attack(Facts, Protocol):
+    """One technique, implemented. Stateless: everything it needs comes in with the task."""
 
     def search(self, task: Any, rng: np.random.Generator) -> Search:
         """Look for candidates. ``task`` is the family's task from ``redteam.tasks``."""

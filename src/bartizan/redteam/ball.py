@@ -19,6 +19,8 @@ Sizes = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 EUCLID = 2.0
+STEPPED = frozenset({np.inf, EUCLID, 1.0})
+"""Norms by which steps along gradients are known."""
 FLAT = 1e-30
 """A gradient no longer than this has no direction."""
 SOLVED = 1e-7

@@ -16,11 +16,15 @@ from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import ASSESSMENT, Assessment, Threat
 from bartizan.core.system import Artefact, Declaration, Exposure, System, settings_digest
-from bartizan.redteam.attack import Attack
+from bartizan.redteam import sequential
+from bartizan.redteam.attack import Attack, Facts
 from bartizan.redteam.engine import Engine, Run
+from bartizan.redteam.evasion import Evasion
 from bartizan.redteam.family import Case, Family, Material, Measurement
 from bartizan.redteam.journal import Journal, Journals, NoJournals
 from bartizan.redteam.ledger import UNLIMITED
+from bartizan.redteam.sequential import Demand, demands
+from bartizan.redteam.tasks import NORMS
 from bartizan.targets.feasible import space_of
 from bartizan.targets.protocol import Access, Target, Targets
 from bartizan.targets.table import Table, read_table
@@ -38,10 +42,23 @@ USUAL = (
 """Attacks that are run where the declaration names none: at least one of each family, for any model and interface."""
 ALL = "all"
 """In the place of names: every attack that gets by with what the interface gives."""
-INSIDE = frozenset({Access.LOGITS, Access.GRADIENTS, Access.WEIGHTS})
+NO_CLAIM = "no_claim"
+"""Setting of a statement that shows nothing about how well a model withstands, with why."""
+UPPER_BOUND = "Upper bound: the attacker has the weights, which the interface does not give away."
+"""Ends the summary of what was done with more access than the interface gives."""
+INSIDE = frozenset({Access.LOGITS, Access.GRADIENTS, Access.WEIGHTS, Access.ACTIVATIONS})
 """Access that no interface gives away."""
-LABORATORY = {"scikit-learn": frozenset({Access.WEIGHTS})}
-"""Framework to what can be read out of its model files here, whatever the interface gives away."""
+LABORATORY = {
+    "scikit-learn": frozenset({Access.WEIGHTS, Access.LOGITS, Access.GRADIENTS}),
+    "xgboost": frozenset({Access.WEIGHTS}),
+    "lightgbm": frozenset({Access.WEIGHTS}),
+    "onnx": frozenset({Access.LOGITS, Access.GRADIENTS}),
+    "torch": frozenset({Access.LOGITS, Access.GRADIENTS}),
+}
+"""Framework to what can be read out of its model files here, whatever the interface gives away. Whether a certain file
+lets itself be read is found out when it is opened."""
+TRAINED_AGAIN = frozenset({"scikit-learn", "lightgbm"})
+"""Frameworks whose files say how the model was trained, so that it can be trained again."""
 
 
 def offered(exposure: Exposure) -> frozenset[Access]:
@@ -69,8 +86,14 @@ def readable(declaration: Declaration) -> frozenset[Access]:
 
 def _given(attack: Attack, declaration: Declaration) -> frozenset[Access]:
     """What an attack may use here: the interface, and the inside of the model where it is after that."""
-    access = offered(declaration.exposure)
+    access = _outside(declaration)
     return access | readable(declaration) if attack.needs & INSIDE else access
+
+
+def _outside(declaration: Declaration) -> frozenset[Access]:
+    """What the interface gives, and training where every declared file says how it is done."""
+    access = offered(declaration.exposure)
+    return access if {model.framework for model in declaration.model} <= TRAINED_AGAIN else access - {Access.TRAINING}
 
 
 def why_not(attack: Attack, access: frozenset[Access]) -> str:
@@ -79,6 +102,32 @@ def why_not(attack: Attack, access: frozenset[Access]) -> str:
     if not missing:
         return ""
     return f"{attack.name} needs {' and '.join(missing)}, and the target offers {', '.join(sorted(access))}."
+
+
+def _untrainable(attack: Attack, declaration: Declaration) -> str:
+    """Why an attack that needs nothing but training beyond what is there does not apply; empty when that is not so."""
+    odd = sorted({model.framework for model in declaration.model} - TRAINED_AGAIN)
+    if not odd or attack.needs - _given(attack, declaration) != {Access.TRAINING}:
+        return ""
+    return f"{attack.name} trains the model again, and a file of {' or '.join(odd)} does not say how that is done."
+
+
+def _unfit(attack: Attack, declaration: Declaration) -> str:
+    """Why the declared data, or the declared norm, are none that an attack is made for; empty when they are."""
+    learned = {model.trained_on for model in declaration.model}
+    if any(part.text for part in declaration.dataset if part.name in learned):
+        return f"{attack.name} works on rows of numbers, and the declared data are texts."
+    pictures = [bool(part.shape) for part in declaration.dataset if part.name in learned]
+    if getattr(attack, "images", False) and not all(pictures):
+        return f"{attack.name} changes images, and the declared data are tables."
+    if getattr(attack, "tables", False) and any(pictures):
+        return f"{attack.name} works on columns of tables, and the declared data are images."
+    norm, of_images = NORMS[declaration.redteam.norm], getattr(attack, "norms_of_images", None)
+    known = of_images if of_images is not None and all(pictures) else getattr(attack, "norms", None)
+    if known is None or norm in known:
+        return ""
+    names = " and ".join(name for name, value in NORMS.items() if value in known)
+    return f"{attack.name} searches by the norm {names}, and redteam.norm is {declaration.redteam.norm}."
 
 
 class AttackCheck:
@@ -99,9 +148,12 @@ class AttackCheck:
         declaration, first = system.declaration, self.variants[0]
         if first.position not in declaration.exposure.consider:
             return f"{first.name} is an attack by a {first.position}, which the declaration does not consider."
-        if getattr(first, "images", False):
-            return f"{first.name} changes images, and the declared data are tables."
-        reasons = [why_not(attack, _given(attack, declaration)) for attack in self.variants]
+        if reason := _unfit(first, declaration):
+            return reason
+        reasons = [
+            _untrainable(attack, declaration) or why_not(attack, _given(attack, declaration))
+            for attack in self.variants
+        ]
         return "" if "" in reasons else reasons[-1]
 
     def selected(self, system: System) -> bool:
@@ -114,7 +166,7 @@ class AttackCheck:
 
     def is_upper_bound(self, declaration: Declaration) -> bool:
         """Whether the attack is given more than the interface gives away."""
-        return all(why_not(attack, offered(declaration.exposure)) for attack in self.variants)
+        return all(why_not(attack, _outside(declaration)) for attack in self.variants)
 
     def subjects(self, system: System) -> Sequence[Artefact]:
         """See ``Check.subjects``."""
@@ -128,12 +180,15 @@ class AttackCheck:
         said = [
             [
                 getattr(training, field)
-                for field in ("target", "group", "integer", "categorical", "immutable", "ranges")
+                for field in ("target", "group", "integer", "categorical", "immutable", "ranges", "dependent")
             ],
+            [training.shape, training.value_range, training.text],
             [evaluation.target, evaluation.group],
             [model.classes, model.positive, system.declaration.expected.metrics],
             sorted(offered(system.declaration.exposure)),
         ]
+        if rules := self.stops_by(system.declaration):
+            said.append([[each.what, each.at_least] for rule in rules for each in rule])
         return {
             subject.id: subject.digest,
             f"dataset:{training.name}": system.artefact(f"dataset:{training.name}").digest,
@@ -158,25 +213,54 @@ class AttackCheck:
         material = material_of(system, subject)
         seed = material.settings.seed
         # All attacks of a family get the same task, so that their results can be compared.
-        case = self.family.case(attack, material, _stream(seed, self.family.name))
-        run = Run(
-            attack.search(case.task, _stream(seed, attack.name, "search")),
-            budget=case.budget,
-            needs=attack.needs,
-            watch=case.watch,
-        )
+        case = self.family.case(attack, material, stream(seed, self.family.name))
         key = self.key(system, subject)
         with ExitStack() as stack:
             targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
             target = stack.enter_context(targets.open(system, subject))
-            _check_target(target, attack, material)
+            check_target(target, attack, material)
             journal = stack.enter_context(_journal(context, key))
             engine = Engine(target, journal=journal, progress=partial(_progress, context))
-            engine.drive([run], note=attack.name)
-            measuring = run.measuring(self.family.measure(case, run, _stream(seed, attack.name, "measure")))
+            case, run, stopping = self._driven(engine, attack, case, material, system.declaration)
+            measuring = run.measuring(self.family.measure(case, run, stream(seed, attack.name, "measure")))
             engine.drive([measuring], note="measuring")
             journal.discard()
-        return _outcome(attack, case, run, measuring.candidates, material)
+        bound = UPPER_BOUND if self.is_upper_bound(system.declaration) else ""
+        return outcome_of(attack, case, run, measuring.candidates, seed=seed, bound=f"{stopping} {bound}".strip())
+
+    def stops_by(self, declaration: Declaration) -> tuple[tuple[Demand, ...], ...]:
+        """What gates ask of the samples, where that may end a run early; empty where every sample is attacked.
+
+        An attack that looks for one change of all samples together needs them together.
+        """
+        together = any(getattr(attack, "together", False) for attack in self.variants)
+        if not declaration.redteam.stop_when_decided or together or not isinstance(self.family, Evasion):
+            return ()
+        return demands(declaration, self.name)
+
+    def _driven(
+        self, engine: Engine, attack: Attack, case: Case, material: Material, declaration: Declaration
+    ) -> tuple[Case, Run, str]:
+        """Run the attack to its end, or until gates are decided; what was attacked, and what to say of the stop."""
+        seed = material.settings.seed
+        if rules := self.stops_by(declaration):
+            stop = sequential.drive(
+                engine,
+                attack,
+                case,
+                rules,
+                positive=material.positive,
+                rng=lambda purpose: stream(seed, *(["stop"] if purpose == "order" else [attack.name]), purpose),
+            )
+            return stop.case, stop.run, stop.words
+        run = Run(
+            attack.search(case.task, stream(seed, attack.name, "search")),
+            budget=case.budget,
+            needs=attack.needs,
+            watch=case.watch,
+        )
+        engine.drive([run], note=attack.name)
+        return case, run, ""
 
 
 def material_of(system: System, subject: Artefact) -> Material:
@@ -199,7 +283,18 @@ def material_of(system: System, subject: Artefact) -> Material:
             remedy="declare one name for each value of the target, in rising order of the values.",
         )
     declaration = system.declaration
-    return Material(model, declaration.redteam, declaration.expected, training, evaluation, space_of(part, training))
+    space = space_of(part, training)
+    judged = system.dataset_part(model.evaluated_on)
+    return Material(
+        model,
+        declaration.redteam,
+        declaration.expected,
+        training,
+        evaluation,
+        space,
+        shape=part.shape,
+        showable=not judged.personal_data and judged.sensitivity in {"public", "internal"},
+    )
 
 
 def _table(system: System, name: str, label_values: Sequence[str] = ()) -> Table:
@@ -207,10 +302,15 @@ def _table(system: System, name: str, label_values: Sequence[str] = ()) -> Table
     return read_table(artefact.path, system.dataset_part(name), label_values=label_values, digest=artefact.digest)
 
 
-def _check_target(target: Target, attack: Attack, material: Material) -> None:
+def check_target(target: Target, attack: Attack, material: Material) -> None:
     """The model must be the one that the declaration and the data describe."""
     if reason := why_not(attack, target.offers):
-        raise WorkError(reason, remedy="declare what the interface really answers (exposure.output).")
+        lacks: Mapping[str, str] = getattr(target, "lacks", {})
+        causes = [f" {lacks[access]}." for access in sorted(attack.needs - target.offers) if access in lacks]
+        raise WorkError(
+            reason + "".join(causes),
+            remedy="choose an attack that needs less, or declare what the interface really answers (exposure.output).",
+        )
     features = len(material.training.columns)
     if target.features != features:
         raise ArtefactError(
@@ -254,24 +354,25 @@ def _progress(context: Context, done: int, total: int, note: str) -> None:
     context.progress(done, total, note)
 
 
-def _stream(seed: int, *names: str) -> np.random.Generator:
+def stream(seed: int, *names: str) -> np.random.Generator:
     """Random numbers for one purpose, independent of those for any other."""
     return np.random.default_rng([seed, *(int(digest_bytes(name.encode())[:16], 16) for name in names)])
 
 
-def _outcome(attack: Attack, case: Case, run: Run, measured: Measurement, material: Material) -> Outcome:
+def outcome_of(attack: Facts, case: Case, run: Run, measured: Measurement, *, seed: int, bound: str = "") -> Outcome:
+    """What a check says of an attack that was run and measured; ``bound`` ends its summary."""
     findings = tuple(_marked(finding, attack) for finding in measured.findings)
     counted = {severity.value: sum(found.severity is severity for found in findings) for severity in Severity}
     assessment = Assessment(
         method=attack.name,
-        summary=measured.summary,
+        summary=f"{measured.summary} {bound}".rstrip(),
         metrics=measured.metrics,
         techniques=(attack.technique, *attack.atlas),
         family=attack.family,
         threat=Threat(position=attack.position, access=tuple(sorted(attack.needs)), knowledge=case.knowledge),
         budget=_budget(run),
-        seed=material.settings.seed,
-        settings=case.settings,
+        seed=seed,
+        settings={**case.settings, **({NO_CLAIM: measured.no_claim} if measured.no_claim else {})},
         findings={severity: count for severity, count in counted.items() if count},
     )
     report = {"curves": measured.curves, **measured.tables, "statement": assessment, "references": attack.references}
@@ -284,7 +385,7 @@ def _outcome(attack: Attack, case: Case, run: Run, measured: Measurement, materi
     )
 
 
-def _marked(finding: Finding, attack: Attack) -> Finding:
+def _marked(finding: Finding, attack: Facts) -> Finding:
     """The finding with the techniques that showed it."""
     return msgspec.structs.replace(finding, techniques=(attack.technique, *attack.atlas))
 
@@ -292,10 +393,12 @@ def _marked(finding: Finding, attack: Attack) -> Finding:
 def _budget(run: Run) -> dict[str, float]:
     """What was allowed and what was spent."""
     budget, ledger = run.ledger.budget, run.ledger
+    inside = bool(ledger.gradients)
     allowed: dict[str, Any] = {
         "samples": budget.samples,
         "queries_allowed_per_sample": budget.per_sample,
         "queries_allowed": min(budget.total, budget.samples * budget.per_sample),
+        **({"gradients_allowed_per_sample": budget.gradients, "gradients_spent": ledger.gradients} if inside else {}),
         "models_allowed": budget.fits,
     }
     spent = {

@@ -326,6 +326,7 @@ class Corruption:
             space=material.space,
             max_change=material.settings.max_change,
             budget=0,
+            shape=material.shape,
         )
         return Case(
             task=task,

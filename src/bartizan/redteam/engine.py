@@ -25,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError, WorkError
-from bartizan.redteam.attack import VICTIM, Fit, Gradient, Inspect, Query, Request
+from bartizan.redteam.attack import VICTIM, Approach, Fit, Gradient, Inspect, Query, Request
 from bartizan.redteam.journal import Answer, Journal, NoJournal
 from bartizan.redteam.ledger import UNLIMITED, Budget, Ledger
 from bartizan.targets.protocol import (
     LEAST_CLASSES,
     NEEDS_TARGETS,
     Access,
+    Approachable,
     Differentiable,
     Labels,
     Loss,
@@ -48,7 +49,7 @@ KEPT_MODELS = 8
 MAX_REFUSALS = 100
 """Requests in a row that may go beyond the budget before the attack is taken for broken."""
 
-Question = Query | Gradient
+Question = Query | Gradient | Approach
 """What a model is asked about rows; the engine waits until all runs have one."""
 
 Progress = Callable[[int, int, str], None]
@@ -61,7 +62,7 @@ class Watch(Protocol):
     def see(self, query: Question, answer: Answer, ordinal: NDArray[np.int64]) -> None:
         """``ordinal`` ``(batch,)``: which query, or which gradient, of its sample each row is, from 1.
 
-        The answer to a ``Gradient`` begins with logits.
+        The answer to a ``Gradient`` begins with logits. An ``Approach`` says nothing of classes and is not shown.
         """
 
 
@@ -104,7 +105,7 @@ class Run:
     @property
     def question(self) -> Question | None:
         """The question that is waiting; None when the generator has finished, or wants to inspect the model."""
-        return self._request if isinstance(self._request, Query | Gradient) else None
+        return self._request if isinstance(self._request, Query | Gradient | Approach) else None
 
     def inspect(self, target: Target) -> None:
         """Answer what is asked about the inside of the model, as often as it is asked."""
@@ -135,7 +136,7 @@ class Run:
 
     def answer(self, query: Question, answer: Answer, ordinal: NDArray[np.int64]) -> None:
         """Hand over the answer to the waiting query."""
-        if self._watch is not None and query.model == VICTIM:
+        if self._watch is not None and query.model == VICTIM and not isinstance(query, Approach):
             self._watch.see(query, answer, ordinal)
         self._advance(partial(self._search.send, answer))
 
@@ -143,6 +144,10 @@ class Run:
         if query.model == VICTIM:
             if time.monotonic() > self._deadline:
                 raise BudgetError(f"the {self.ledger.budget.seconds:g} seconds of this run are over")
+            if isinstance(query, Approach):
+                if Access.ACTIVATIONS not in self._needs:
+                    raise WorkError("the attack asks for activations but does not declare that it needs them")
+                return self.ledger.charge_gradients(query.sample)
             if isinstance(query, Gradient):
                 if Access.GRADIENTS not in self._needs:
                     raise WorkError("the attack asks for gradients but does not declare that it needs them")
@@ -354,7 +359,7 @@ def _fit_digest(fit: Fit) -> bytes:
     return _sha256(np.array([*fit.rows.shape, fit.seed]), fit.rows, fit.labels)
 
 
-LABELS, SCORES = "labels", "scores"
+LABELS, SCORES, APPROACH = "labels", "scores", "approach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,14 +367,21 @@ class _Joined:
     """What several runs ask one model at once."""
 
     kind: str
-    """``labels``, ``scores``, or the loss whose gradient is asked for."""
+    """``labels``, ``scores``, ``approach``, or the loss whose gradient is asked for."""
     rows: Rows
     labels: Labels | None = None
     targets: Labels | None = None
+    towards: Rows | None = None
 
     @classmethod
     def of(cls, questions: Sequence[Question], rows: Rows) -> _Joined:
         kind = _kind(questions[0])
+        near = [question.towards for question in questions if isinstance(question, Approach)]
+        if near:
+            towards = _concatenated(near)
+            if towards.shape != rows.shape or not np.isfinite(towards).all():
+                raise WorkError("the attack asks how to approach rows of another shape, or such as are not finite")
+            return cls(kind, rows, towards=np.ascontiguousarray(towards, dtype=rows.dtype))
         slopes = [question for question in questions if isinstance(question, Gradient)]
         if not slopes:
             return cls(kind, rows)
@@ -385,7 +397,8 @@ class _Joined:
             return self
         labels = None if self.labels is None else self.labels[start:stop]
         targets = None if self.targets is None else self.targets[start:stop]
-        return _Joined(self.kind, self.rows[start:stop], labels, targets)
+        towards = None if self.towards is None else self.towards[start:stop]
+        return _Joined(self.kind, self.rows[start:stop], labels, targets, towards)
 
     def put_to(self, model: Target) -> Answer:
         """Ask the model.
@@ -393,6 +406,10 @@ class _Joined:
         Raises:
             WorkError: it cannot answer this kind of question.
         """
+        if self.towards is not None:
+            if not isinstance(model, Approachable):
+                raise WorkError(f"target {model.name!r} does not show what its last layer is given")
+            return model.approach(self.rows, self.towards)
         if self.labels is None:
             return model.scores(self.rows) if self.kind == SCORES else model.labels(self.rows)
         loss = Loss(self.kind)
@@ -408,6 +425,8 @@ class _Joined:
 def _kind(question: Question) -> str:
     if isinstance(question, Gradient):
         return question.loss.value
+    if isinstance(question, Approach):
+        return APPROACH
     return SCORES if question.scores else LABELS
 
 
@@ -415,6 +434,8 @@ def _nothing(kind: str, target: Target) -> Answer:
     """An answer without rows."""
     if kind == LABELS:
         return np.empty(0, dtype=np.int64)
+    if kind == APPROACH:
+        return np.empty((0, 1 + target.features))
     return np.empty((0, target.classes + (0 if kind == SCORES else target.features)))
 
 
@@ -424,7 +445,7 @@ def _concatenated(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _digest(fit: Fit | None, asked: _Joined) -> bytes:
     model = b"" if fit is None else _fit_digest(fit)
-    more = [array for array in (asked.labels, asked.targets) if array is not None]
+    more = [array for array in (asked.labels, asked.targets, asked.towards) if array is not None]
     kind = np.frombuffer(asked.kind.encode(), dtype=np.uint8)
     return _sha256(np.frombuffer(model, dtype=np.uint8), kind, np.array(asked.rows.shape), asked.rows, *more)
 

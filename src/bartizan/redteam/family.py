@@ -35,6 +35,10 @@ class Material:
     """Data that training did not see."""
     space: Space
     """What a possible row is: declared types and ranges, else what training shows."""
+    shape: tuple[int, ...] = ()
+    """``(channels, height, width)`` where rows are images; empty for tables."""
+    showable: bool = False
+    """Whether single evaluation records may be shown: they are not about people, and not confidential."""
 
     @property
     def positive(self) -> int | None:
@@ -81,6 +85,8 @@ class Measurement:
     tables: dict[str, Any] = field(default_factory=dict)
     """Further parts of the report, plain JSON: ``confusion``, ``samples``."""
     findings: tuple[Finding, ...] = ()
+    no_claim: str = ""
+    """Why the result shows nothing about how well the model withstands, in words; empty when it does."""
 
 
 class Family(Protocol):

@@ -24,7 +24,7 @@ from bartizan.core.errors import InputError, StatementError
 from bartizan.core.evidence import Evidence
 from bartizan.core.system import Artefact, Declaration, System, settings_digest
 from bartizan.redteam import registry
-from bartizan.redteam.check import AttackCheck
+from bartizan.redteam.check import NO_CLAIM, AttackCheck
 
 State = Literal["run", "waived", "accepted", "open"]
 
@@ -220,7 +220,9 @@ def _tries(found: Evidence, item: Planned) -> bool:
     """Whether a statement is the result of trying a technique."""
     assert found.statement is not None  # noqa: S101 - the caller has looked
     if found.statement.predicate_type == predicates.ASSESSMENT:
-        techniques = found.statement.predicate.get("techniques", ())
+        techniques, settings = (found.statement.predicate.get(name) for name in ("techniques", "settings"))
+        if isinstance(settings, Mapping) and settings.get(NO_CLAIM):
+            return False
         return item.technique in techniques if isinstance(techniques, list | tuple) else False
     return found.check in item.checks and found.statement.predicate_type == predicates.TEST_RESULT
 

@@ -6,7 +6,7 @@ notebooks, benchmarks. Success is measured on rows that are asked again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.core.errors import InputError
-from bartizan.redteam.attack import Attack, Request
+from bartizan.redteam.attack import Attack
 from bartizan.redteam.engine import Engine, Progress, Run, Usage
 from bartizan.redteam.evasion import Witness
-from bartizan.redteam.family import ask
 from bartizan.redteam.journal import Journal
 from bartizan.redteam.ledger import UNLIMITED, Budget, Ledger
 from bartizan.redteam.statistics import Estimate, proportion
-from bartizan.redteam.tasks import EvasionTask
+from bartizan.redteam.steadiness import asked_again, worst
+from bartizan.redteam.tasks import Bounded, EvasionTask
 from bartizan.targets.feasible import TOLERANCE, Space
 from bartizan.targets.protocol import Labels, Rows, Target
 
@@ -38,8 +38,13 @@ class Evaded:
     """``(samples,)``: what the untouched samples are answered."""
     answers: Labels
     """``(samples,)``: what ``rows`` are answered."""
+    bound: NDArray[np.float64]
+    """``(samples,)``: what the attack says no possible row is nearer than; 0 where it proves nothing."""
     ledger: Ledger
     usage: Usage
+    at_random: bool = False
+    """Whether the target answered the same rows otherwise when it was asked again. Then a sample counts as broken that
+    was answered wrongly once, and an attack that does not average over answers shows nothing about robustness."""
 
     @cached_property
     def change(self) -> NDArray[np.float64]:
@@ -90,6 +95,11 @@ def task_of(
         raise InputError("a row to attack is not finite", remedy="leave out or fill missing values first.")
     if not ((labels >= 0) & (labels < classes)).all():
         raise InputError(f"labels must be class indices from 0 to {classes - 1}")
+    if not max_change > 0 or budget < 1 or gradients < 1:
+        raise InputError(
+            f"a largest change of {max_change:g}, {budget} queries and {gradients} gradients leave nothing to try",
+            remedy="give a change above 0, and at least one query and one gradient.",
+        )
     owned = starts or (np.empty((0, rows.shape[1]), rows.dtype), np.empty(0, np.int64))
     return EvasionTask(
         rows=rows,
@@ -129,17 +139,27 @@ def play(
     # What the engine saw succeed counts even where the attack itself forgot it.
     rows = witness.found.rows
     answers = _again(engine, run, np.concatenate([task.rows, rows]))
-    return Evaded(task, rows, answers[: len(rows)], answers[len(rows) :], run.ledger, usage)
+    clean, under_attack = np.split(worst(answers, np.tile(task.labels, 2)), 2)
+    return Evaded(
+        task,
+        rows,
+        clean,
+        under_attack,
+        bound=_bound(run.candidates, task),
+        ledger=run.ledger,
+        usage=usage,
+        at_random=len(answers) > 1,
+    )
 
 
-def _again(engine: Engine, run: Run, rows: Rows) -> Labels:
-    """Ask about rows outside the budget."""
+def _bound(candidates: Any, task: EvasionTask) -> NDArray[np.float64]:
+    proven = isinstance(candidates, Bounded) and candidates.bound.shape == task.labels.shape
+    return np.asarray(candidates.bound, np.float64) if proven else np.zeros(len(task.rows))
 
-    def measure() -> Generator[Request, Any, Labels]:
-        labels: Labels = yield ask(rows)
-        return labels
 
-    asking = run.measuring(measure())
+def _again(engine: Engine, run: Run, rows: Rows) -> NDArray[np.int64]:
+    """Ask about rows outside the budget: ``(times, rows)``, see ``asked_again``."""
+    asking = run.measuring(asked_again(rows))
     engine.drive([asking], note="measuring")
-    again: Labels = asking.candidates
+    again: NDArray[np.int64] = asking.candidates
     return again

@@ -29,7 +29,7 @@ from bartizan.redteam.ledger import Budget
 from bartizan.redteam.statistics import Estimate
 from bartizan.redteam.tasks import MembershipGuess, MembershipResult, MembershipTask, Shadow
 from bartizan.targets.feasible import Space
-from bartizan.targets.protocol import Access, Rows
+from bartizan.targets.protocol import Access, Labels, Rows
 from bartizan.targets.table import Table
 
 Truth = NDArray[np.bool_]
@@ -89,7 +89,7 @@ class Privacy:
         views = 0 if Access.SCORES in attack.needs else len(NOISE)
         answers = 1 + views if views else len(material.model.classes)
         most = min(MAX_RECORDS // (1 + views // 4), MAX_ANSWERS // (shadows * answers))
-        table, members, dropped = _pool(material.training, material.evaluation, most, rng)
+        table, members, dropped = pool(material.training, material.evaluation, most, rng)
         halves = _halves(table.labels, shadows, material.model.classes, rng)
         seeds = rng.choice(2**31, shadows, replace=False)
         task = MembershipTask(
@@ -121,8 +121,8 @@ class Privacy:
         if not isinstance(result, MembershipResult):
             raise WorkError(f"{game.attack.name} stopped before it was done: {run.stopped or 'no candidates'}")
         yield from _spot_check(case.task, result)
-        blind = _blind(case.task, game.members, rng)
-        this_model = {guess.rule: _measured(guess, game.members) for guess in result.guesses}
+        blind = blindly(case.task.rows, case.task.labels, case.task.classes, game.members, rng)
+        this_model = {guess.rule: measured(guess, game.members) for guess in result.guesses}
         pipeline = _pipeline(game.attack, case.task, result.answers, rng)
         named = next(guess.rule for guess in result.guesses if guess.headline)
         metrics = {**this_model[named].estimates(), **_prefixed(pipeline[named])}
@@ -133,19 +133,22 @@ class Privacy:
             | {f"pipeline_roc_{rule}": score.points() for rule, score in pipeline.items() if rule in DRAWN},
             tables={
                 "headline_rule": named,
-                "rules": {rule: _plain(score.estimates()) for rule, score in this_model.items()},
-                "pipeline_rules": {rule: _plain(score.estimates()) for rule, score in pipeline.items()},
-                "fpr_resolution": _resolution(int((~game.members).sum())),
-                "pipeline_fpr_resolution": _resolution(len(case.task.rows) // 2 * len(case.task.shadows)),
+                "rules": {rule: plain(score.estimates()) for rule, score in this_model.items()},
+                "pipeline_rules": {rule: plain(score.estimates()) for rule, score in pipeline.items()},
+                "fpr_resolution": resolution(int((~game.members).sum())),
+                "pipeline_fpr_resolution": resolution(len(case.task.rows) // 2 * len(case.task.shadows)),
             },
-            findings=(*_leak(game.model, metrics), *_told_apart_blindly(game.model, blind)),
+            findings=(
+                *leak(game.model, metrics["pipeline_tpr_at_1_percent_fpr"], "models trained alike"),
+                *sets_differ(game.model, blind, elsewhere="rely on the pipeline figures, or split the data at random"),
+            ),
         )
 
 
 # -- the records -----------------------------------------------------------------------------------
 
 
-def _pool(training: Table, evaluation: Table, most: int, rng: np.random.Generator) -> tuple[Table, Truth, int]:
+def pool(training: Table, evaluation: Table, most: int, rng: np.random.Generator) -> tuple[Table, Truth, int]:
     """Records in random order, who is a member, and how many were dropped because they are in both sets."""
     seen = {row.tobytes() for row in training.rows}
     fresh = np.array([row.tobytes() not in seen for row in evaluation.rows], dtype=np.bool_)
@@ -193,7 +196,7 @@ def _neighbours(rows: Rows, space: Space, rng: np.random.Generator) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Score:
+class Score:
     """How one rule did in one game."""
 
     curve: statistics.Roc
@@ -219,22 +222,22 @@ class _Score:
         return tuple(Point(rate, e.value, e.interval.low, e.interval.high) for rate, e in found)
 
 
-def _measured(guess: MembershipGuess, members: Truth) -> _Score:
+def measured(guess: MembershipGuess, members: Truth) -> Score:
     """One guess against the truth."""
     hits, alarms = int(guess.accused[members].sum()), int(guess.accused[~members].sum())
     curve = statistics.roc(guess.scores, members)
-    return _Score(curve, (hits, curve.members), (alarms, curve.others))
+    return Score(curve, (hits, curve.members), (alarms, curve.others))
 
 
 @dataclass(frozen=True, slots=True)
-class _Pooled(_Score):
+class _Pooled(Score):
     """How one rule did when each shadow model played the target, with what it did without each pair."""
 
-    parts: tuple[_Score, ...] = ()
+    parts: tuple[Score, ...] = ()
 
     def estimates(self) -> dict[str, Estimate]:
         """The metrics of the game; the pairs of models are what was drawn, so they make the interval."""
-        whole = _Score.estimates(self)
+        whole = Score.estimates(self)
         parts = [part.values() for part in self.parts]
         return {name: _over_pairs(name, estimate, parts) for name, estimate in whole.items()}
 
@@ -262,10 +265,10 @@ def _pipeline(
 def _pooled(guesses: Sequence[MembershipGuess], truth: NDArray[np.bool_]) -> _Pooled:
     """All decisions of one rule together, and those without each pair."""
 
-    def together(models: NDArray[np.int64]) -> _Score:
+    def together(models: NDArray[np.int64]) -> Score:
         scores = np.concatenate([guesses[model].scores for model in models])
         accused = np.concatenate([guesses[model].accused for model in models])
-        return _measured(MembershipGuess("", scores, accused), truth[models].ravel())
+        return measured(MembershipGuess("", scores, accused), truth[models].ravel())
 
     models = np.arange(len(guesses))
     whole = together(models)
@@ -325,34 +328,34 @@ def _spot_check(task: MembershipTask, result: MembershipResult) -> Generator[Req
         )
 
 
-def _blind(task: MembershipTask, members: Truth, rng: np.random.Generator) -> Estimate:
+def blindly(rows: Rows, labels: Labels, classes: int, members: Truth, rng: np.random.Generator) -> Estimate:
     """How well members are told from others without any model: what the two files give away by themselves.
 
     Blind baselines, Das et al. 2024, arXiv:2406.16201. One half would mean that they are alike.
     """
     some = rng.permutation(len(members))[:BLIND_RECORDS]
-    rows = np.column_stack([task.rows, learners.one_hot(task.labels, task.classes)])[some]
+    known = np.column_stack([rows, learners.one_hot(labels, classes)])[some]
     targets = learners.one_hot(members[some].astype(np.int64), 2)
-    learner = learners.select(BLIND_LEARNERS, rows, targets, rng)
+    learner = learners.select(BLIND_LEARNERS, known, targets, rng)
     folds = learners.folds(members[some], rng)
-    scores = learners.out_of_fold(learner, rows, targets, folds, rng)[:, 1]
+    scores = learners.out_of_fold(learner, known, targets, folds, rng)[:, 1]
     return statistics.auc(statistics.roc(scores, members[some]))
 
 
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _prefixed(score: _Score) -> dict[str, Estimate]:
+def _prefixed(score: Score) -> dict[str, Estimate]:
     return {f"pipeline_{name}": estimate for name, estimate in score.estimates().items()}
 
 
-def _plain(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
+def plain(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
     """Value, lower and upper end, for the report."""
     metrics = {name: estimate.metric() for name, estimate in estimates.items()}
     return {name: [metric.value, metric.low, metric.high] for name, metric in metrics.items()}
 
 
-def _resolution(others: int) -> dict[str, float | bool]:
+def resolution(others: int) -> dict[str, float | bool]:
     """The finest false positive rate that can be seen, and whether 0.1 % can."""
     return {"finest": 1 / others, "resolves_0_1_percent": others >= 1 / RATES["tpr_at_0_1_percent_fpr"]}
 
@@ -366,18 +369,18 @@ def _summary(metrics: Mapping[str, Estimate], members: Truth) -> str:
         else (f" {others} non-members are too few to see what happens at 0.1 %.")
     )
     return (
-        f"An adversary who may wrongly accuse 1 % of the others recognises {_share(found)} of the records "
-        f"this model was trained on, and {_share(alike)} for models trained alike.{coarse}"
+        f"An adversary who may wrongly accuse 1 % of the others recognises {share(found)} of the records "
+        f"this model was trained on, and {share(alike)} for models trained alike.{coarse}"
     )
 
 
-def _share(estimate: Estimate) -> str:
+def share(estimate: Estimate) -> str:
+    """A share with its interval, in words."""
     return f"{estimate.value:.1%} ({estimate.interval.low:.1%} to {estimate.interval.high:.1%})"
 
 
-def _leak(model: ModelPart, metrics: Mapping[str, Estimate]) -> tuple[Finding, ...]:
-    """A finding when the training procedure surely gives members away."""
-    found = metrics["pipeline_tpr_at_1_percent_fpr"]
+def leak(model: ModelPart, found: Estimate, over: str) -> tuple[Finding, ...]:
+    """A finding when members are surely given away; ``found`` is the share recognised at 1 % false alarms."""
     severity = next((level for least, level in SEVERITIES if found.interval.low >= least), None)
     if severity is None:
         return ()
@@ -387,7 +390,7 @@ def _leak(model: ModelPart, metrics: Mapping[str, Estimate]) -> tuple[Finding, .
             severity=severity,
             title=f"{found.value:.0%} of training records can be recognised at 1 % false alarms",
             where=model.name,
-            detail=f"At least {found.interval.low:.1%} at 95 % confidence, over {found.n} models trained alike. "
+            detail=f"At least {found.interval.low:.1%} at 95 % confidence, over {found.n} {over}. "
             "Whoever holds a person's record can learn that it was in the training data.",
             remedy="regularise or simplify the model, answer with labels or rounded scores, "
             "or train with differential privacy; then run this attack again.",
@@ -395,7 +398,7 @@ def _leak(model: ModelPart, metrics: Mapping[str, Estimate]) -> tuple[Finding, .
     )
 
 
-def _told_apart_blindly(model: ModelPart, blind: Estimate) -> tuple[Finding, ...]:
+def sets_differ(model: ModelPart, blind: Estimate, *, elsewhere: str) -> tuple[Finding, ...]:
     """A note when the two sets differ so much that the first game measures that as well."""
     if blind.interval.low <= 0.5:  # noqa: PLR2004 - chance
         return ()
@@ -406,7 +409,8 @@ def _told_apart_blindly(model: ModelPart, blind: Estimate) -> tuple[Finding, ...
             title="training and evaluation records can be told apart without the model",
             where=f"{model.trained_on}, {model.evaluated_on}",
             detail=f"AUC {blind.value:.3f} from the records alone, so the figures for this very model also measure "
-            "how the two sets differ. The pipeline figures do not: there the records were handed out at random.",
-            remedy="rely on the pipeline figures, or split the data at random.",
+            "how the two sets differ. Figures of models trained alike (pipeline_) do not: there the records were "
+            "handed out at random.",
+            remedy=f"{elsewhere}.",
         ),
     )

@@ -143,3 +143,20 @@ class PropertyGuesser:
 
     decide: Callable[[Scores], float]
     """Answers ``(probes, classes)`` to a score, above 0 where the property is common."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationTask:
+    """Tell which records the model was trained on, without training anything like it.
+
+    Candidates: a ``MembershipResult`` without answers.
+    """
+
+    rows: Rows
+    """``(records, features)``: records to decide about, members and others mixed."""
+    labels: Labels
+    """``(records,)``: their true classes."""
+    owned: Rows
+    """``(owned, features)``: records that the adversary knows to be no members."""
+    owned_labels: Labels
+    classes: int

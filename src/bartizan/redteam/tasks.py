@@ -16,6 +16,9 @@ from bartizan.redteam.ledger import UNLIMITED
 from bartizan.targets.feasible import Space
 from bartizan.targets.protocol import Labels, Rows, Scores
 
+NORMS = {"linf": np.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+"""What a declaration calls the norms of changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvasionTask:

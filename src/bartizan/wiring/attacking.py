@@ -84,7 +84,7 @@ def _why_not(attack: Attack, check: AttackCheck | None, system: System | None) -
         return f"{attack.name} attacks what cannot be declared yet ({attack.family}); play it from Python."
     if system is None:
         return ""
-    return check.why_not(system) or AttackCheck(check.family, attack).why_not(system)
+    return check.why_not(system) or type(check)(check.family, attack).why_not(system)
 
 
 def cost(attack: Attack, settings: RedTeam) -> str:
@@ -92,10 +92,17 @@ def cost(attack: Attack, settings: RedTeam) -> str:
     own = getattr(attack, "cost", None)
     if isinstance(own, str):
         return own
-    white = attack.needs & {Access.GRADIENTS, Access.WEIGHTS} and Access.SCORES not in attack.needs
+    asked = f" x {settings.query_budget} queries"
+    if Access.GRADIENTS in attack.needs:
+        asked = f" x {settings.gradient_budget} gradients"
+    elif Access.WEIGHTS in attack.needs:
+        asked = ", no queries"
     rates = f"{len(settings.poison_rates)} shares x {settings.repeats} training runs a strategy"
+    items = f"up to {min(settings.samples * settings.query_budget, 5_000)} items"
     usual = {
-        "evasion": f"{settings.samples} rows" + (", no queries" if white else f" x {settings.query_budget} queries"),
+        "text": f"{settings.samples} texts x {settings.query_budget} queries",
+        "availability": items,
+        "evasion": f"{settings.samples} rows{asked}",
         "extraction": f"{settings.extraction_budget} queries",
         "privacy": f"{settings.shadow_models} training runs",
         "poisoning": rates,
@@ -242,8 +249,11 @@ def trial(
     *,
     budget: int = 0,
     served: Served | None = None,
+    checks: Sequence[AttackCheck] = (),
 ) -> Iterator[Trial]:
     """Try attacks with another budget, or on a served model. Nothing is recorded: it is not what was declared.
+
+    ``checks`` are tried instead of installed attacks.
 
     Raises:
         InputError: an attack does not exist or does not apply.
@@ -252,7 +262,7 @@ def trial(
     system = workspace.system()
     if budget:
         system = with_budget(system, budget)
-    checks = chosen(system, names)
+    checks = checks or chosen(system, names)
     if served and not names:
         checks = [check for check in checks if not any(Access.TRAINING in each.needs for each in check.variants)]
     for check in checks:
@@ -284,11 +294,12 @@ def _tried(
     )
     targets = ServedTargets(served) if served else None
     listener.started(job)
-    outcome = check.run(system, subject, _Desk(job, services, listener, targets))
-    return _trial(check, subject, outcome, targets)
+    outcome = check.run(system, subject, Desk(job, services, listener, targets))
+    return trial_of(check, subject, outcome, targets)
 
 
-def _trial(check: AttackCheck, subject: Artefact, outcome: Outcome, targets: ServedTargets | None) -> Trial:
+def trial_of(check: AttackCheck, subject: Artefact, outcome: Outcome, targets: ServedTargets | None = None) -> Trial:
+    """What is told of a check that was run outside the ledger."""
     return Trial(
         attack=check.name.removeprefix(CHECK_PREFIX),
         model=subject.id,
@@ -309,10 +320,12 @@ def _clean(workspace: Workspace, system: System) -> frozenset[Digest]:
     return frozenset(clean)
 
 
-class _Desk:
+class Desk:
     """What a check is offered while it is tried here. See ``core.check.Context``."""
 
-    def __init__(self, job: Job, services: CheckServices, listener: Listener, targets: ServedTargets | None) -> None:
+    def __init__(
+        self, job: Job, services: CheckServices, listener: Listener, targets: ServedTargets | None = None
+    ) -> None:
         self._job, self._services, self._listener, self._targets = job, services, listener, targets
 
     def progress(self, done: int, total: int, note: str = "") -> None:
@@ -324,7 +337,10 @@ class _Desk:
         if self._targets is not None:
             if port is Targets:
                 return self._targets  # type: ignore[return-value]  # the port that was asked for
-            raise WorkError(f"{port.__name__} is not offered for served models")
+            raise WorkError(
+                f"this attack needs {port.__name__}, which is not offered for served models",
+                remedy="attack the declared file: leave --url out.",
+            )
         found: T = self._services(port)
         return found
 

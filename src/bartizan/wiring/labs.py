@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +27,16 @@ from bartizan.core.system import (
     System,
 )
 from bartizan.lifecycle.design.guidance.document import Document, Section, to_html
-from bartizan.lifecycle.design.guidance.labs import Lab, lab_called
-from bartizan.lifecycle.design.guidance.labs.shape import Ground
+from bartizan.lifecycle.design.guidance.labs import LABS, TEXT_LABS, Lab, TextLab, lab_called
+from bartizan.lifecycle.design.guidance.labs.shape import Ground, TextGround
 from bartizan.redteam.check import offered
 from bartizan.redteam.family import Material
+from bartizan.redteam.text_check import TextMaterial, check_text_target, declares_texts, text_material_of
 from bartizan.targets.feasible import space_of
 from bartizan.targets.protocol import Access, Targets
 from bartizan.targets.table import Table, read_table
+from bartizan.targets.text import TextTargets
+from bartizan.targets.text_table import Texts
 from bartizan.wiring import guided
 from bartizan.wiring.assure import Situation, situation
 from bartizan.wiring.notice import choose
@@ -50,6 +55,9 @@ SHORT: dict[str, object] = {
 EXAMPLE_CHANGE = 0.5
 """Standard deviations by which a pixel of the example may be moved."""
 SEED = 20261121
+EXAMPLE_RULE = re.compile(r"^(([a-z])+.)+[A-Z]([a-z])+$")
+"""A rule of the kind found in use: it stood in a public collection of patterns for validation, as one for the names of
+Java classes, and takes exponential time (Davis et al., ESEC/FSE 2018, and OWASP on denial of service by patterns)."""
 
 
 class Taught(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +74,9 @@ class Taught(msgspec.Struct, frozen=True, kw_only=True):
 
 def teach_example(name: str, tell: Callable[[Section], None], page: Path | None) -> Taught:
     """Run a lesson on the example model."""
-    lab = lab_called(name)
-    taught, _ = _run(lab, example_ground(), tell, page)
-    return taught
+    if name in TEXT_LABS:
+        return _run_texts(TEXT_LABS[name], example_messages(), tell, page)[0]
+    return _run(_of_rows(name), example_ground(), tell, page)[0]
 
 
 def teach(
@@ -82,8 +90,12 @@ def teach(
     lab = lab_called(name)
     now = situation(workspace, workspace.system())
     artefact = choose(now.system, model)
-    with declared_ground(workspace, now, artefact) as ground:
-        taught, assessment = _run(lab, ground, tell, page)
+    if name in TEXT_LABS:
+        with declared_texts(workspace, now, artefact) as written:
+            taught, assessment = _run_texts(TEXT_LABS[name], written, tell, page)
+    else:
+        with declared_ground(workspace, now, artefact) as ground:
+            taught, assessment = _run(_of_rows(name), ground, tell, page)
     if not sign:
         return taught
     part = now.system.model_part(artefact.name)
@@ -101,20 +113,50 @@ def teach(
     return msgspec.structs.replace(taught, envelope=workspace.publish(said, workspace.service))
 
 
+def _of_rows(name: str) -> Lab:
+    found = lab_called(name)
+    return LABS[found.name]
+
+
 def _run(lab: Lab, ground: Ground, tell: Callable[[Section], None], page: Path | None) -> tuple[Taught, Assessment]:
+    _insist(lab, ground)
+    steps = _Steps(tell)
+    return _written(lab, ground, lab.run(ground, steps), steps, page)
+
+
+def _run_texts(
+    lab: TextLab, ground: TextGround, tell: Callable[[Section], None], page: Path | None
+) -> tuple[Taught, Assessment]:
+    _insist(lab, ground)
+    steps = _Steps(tell)
+    return _written(lab, ground, lab.run(ground, steps), steps, page)
+
+
+def _insist(lab: Lab | TextLab, ground: Ground | TextGround) -> None:
     if missing := sorted(lab.needs - ground.access):
         raise WorkError(
             f"this lesson needs {' and '.join(missing)}, which {ground.target.name} does not offer",
             remedy="run it on the example.",
         )
-    sections: list[Section] = []
 
-    def step(section: Section) -> None:
-        sections.append(section)
-        tell(section)
 
-    assessment = lab.run(ground, step)
-    name = ground.material.model.name
+class _Steps:
+    """Tells each step as soon as it is done, and keeps it for the page."""
+
+    def __init__(self, tell: Callable[[Section], None]) -> None:
+        self.sections: list[Section] = []
+        self._tell = tell
+
+    def __call__(self, section: Section) -> None:
+        self.sections.append(section)
+        self._tell(section)
+
+
+def _written(
+    lab: Lab | TextLab, ground: Ground | TextGround, assessment: Assessment, steps: _Steps, page: Path | None
+) -> tuple[Taught, Assessment]:
+    """The page of a lesson that was run."""
+    name, sections = ground.material.model.name, steps.sections
     lead = f"A lesson on {name}: a real attack with a small budget. That little was found proves nothing."
     document = Document(title=lab.title, lead=lead, sections=tuple(sections))
     files = guided.write_files(page.parent, {page.name: Blob(to_html(document).encode(), "text/html")}) if page else ()
@@ -152,10 +194,10 @@ def example_ground() -> Ground:
     )
 
 
-def _example_model(classes: tuple[str, ...]) -> ModelPart:
+def _example_model(classes: tuple[str, ...], name: str = "digits") -> ModelPart:
     return ModelPart(
-        name="digits",
-        path="digits",
+        name=name,
+        path=name,
         task="classification",
         framework="scikit-learn",
         trained_on="train",
@@ -187,6 +229,21 @@ def _example_part() -> DatasetPart:
     )
 
 
+def example_messages() -> TextGround:
+    """Short messages and a filter, trained now, behind a rule that looks for names of a certain form."""
+    made = load("bartizan.adapters.example_messages:messages")(SEED)
+    values: tuple[str, ...] = load("bartizan.adapters.example_messages:CLASSES")
+    training, evaluation = (Texts(texts, labels, values) for texts, labels in (made.training, made.evaluation))
+    material = TextMaterial(
+        model=_example_model(values, "messages"),
+        settings=msgspec.convert({**SHORT, "query_budget": 150, "seed": SEED}, RedTeam),
+        training=training,
+        evaluation=evaluation,
+    )
+    access = frozenset({Access.LABELS, Access.SCORES})
+    return TextGround(made.target, material, SEED, access, guard=EXAMPLE_RULE.match)
+
+
 # ---- a declared model
 
 
@@ -197,10 +254,12 @@ def declared_ground(workspace: Workspace, now: Situation, model: Artefact) -> It
     Raises:
         WorkError: its bytes have no clean scan.
     """
-    if not _scanned(now, model):
-        raise WorkError(
-            f"{model.id} has no clean scan and is not loaded", remedy="run `bartizan assure --only scan` first."
+    if declares_texts(now.system.declaration):
+        raise InputError(
+            f"this lesson is about rows of numbers, and {model.id} is declared with texts",
+            remedy=f"run it on the example, or one of: {', '.join(TEXT_LABS)}.",
         )
+    _insist_on_scan(now, model)
     material = declared_material(now.system, model)
     settings = workspace.settings
     services = CheckServices(settings.path("journals"), frozenset({model.digest}), settings.values["confinement"])
@@ -213,6 +272,29 @@ def declared_ground(workspace: Workspace, now: Situation, model: Artefact) -> It
             )
         access = (offered(now.system.declaration.exposure) | {Access.TRAINING}) & target.offers
         yield Ground(target=target, material=material, seed=material.settings.seed, access=access)
+
+
+@contextmanager
+def declared_texts(workspace: Workspace, now: Situation, model: Artefact) -> Iterator[TextGround]:
+    """A declared model of texts in its process, with its texts.
+
+    Raises:
+        InputError: what is declared are rows of numbers.
+        WorkError: its bytes have no clean scan.
+    """
+    if not declares_texts(now.system.declaration):
+        raise InputError(
+            f"this lesson is about texts, and {model.id} is declared with rows of numbers",
+            remedy="run it on the example: leave --system out.",
+        )
+    _insist_on_scan(now, model)
+    material = text_material_of(now.system, model)
+    material = dataclasses.replace(material, settings=shortened(material.settings))
+    settings = workspace.settings
+    services = CheckServices(settings.path("journals"), frozenset({model.digest}), settings.values["confinement"])
+    with services(TextTargets).open(now.system, model) as target:
+        check_text_target(target, material)
+        yield TextGround(target, material, material.settings.seed, offered(now.system.declaration.exposure))
 
 
 def declared_material(system: System, model: Artefact) -> Material:
@@ -252,6 +334,13 @@ def shortened(settings: RedTeam) -> RedTeam:
 def _table(system: System, name: str, label_values: tuple[str, ...]) -> Table:
     artefact = system.artefact(f"dataset:{name}")
     return read_table(artefact.path, system.dataset_part(name), label_values=label_values, digest=artefact.digest)
+
+
+def _insist_on_scan(now: Situation, model: Artefact) -> None:
+    if not _scanned(now, model):
+        raise WorkError(
+            f"{model.id} has no clean scan and is not loaded", remedy="run `bartizan assure --only scan` first."
+        )
 
 
 def _scanned(now: Situation, model: Artefact) -> bool:

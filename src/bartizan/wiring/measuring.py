@@ -173,5 +173,6 @@ def fewer_columns(space: Space, kept: Sequence[int]) -> Space:
         columns=tuple(space.columns[column] for column in kept),
         codes=codes,
         one_hot=one_hot,
+        dependent=(),  # what they follow from may be gone; they stay as they are
         **{name: getattr(space, name)[list(kept)] for name in fields},
     )

@@ -65,9 +65,12 @@ def robust(module, name, norm, eps, seed=0):
 
 STRONG = {
     "pgd-40": PGD(),
+    "pgd-40 as published": PGD(step_size=1 / 10, falling=False, climbs=1),
+    "pgd-10": PGD(steps=10),
     "apgd-100": APGD(),
     "apgd-t-100": APGD(loss=Loss.DLR_TOWARDS, targets=9),
 }
+CLIMBS = ("apgd-100", "apgd-t-100")
 
 
 def returned(victim, search):
@@ -140,10 +143,21 @@ def test_more_steps_break_more_than_one():
 def test_adapting_steps_and_many_targets_break_at_least_as_much(norm, eps):
     # Croce and Hein 2020: APGD at most PGD's robust accuracy, its targeted variant less still.
     module = net(0.15)
-    pgd, apgd, targeted = (robust(module, name, norm, eps).mean() for name in ("pgd-40", *list(STRONG)[1:]))
+    pgd, apgd, targeted = (robust(module, name, norm, eps).mean() for name in ("pgd-40 as published", *CLIMBS))
     assert apgd <= pgd + 0.02
     assert targeted <= apgd
     assert targeted < pgd
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(np.inf, 0.15), (2, 0.8), (1, 2.0)])
+def test_steps_that_fall_break_as_much_with_a_quarter_of_the_gradients(norm, eps):
+    module = net(0.15)
+    published, falling, few = (
+        np.mean([robust(module, name, norm, eps, seed).mean() for seed in range(2)])
+        for name in ("pgd-40 as published", "pgd-40", "pgd-10")
+    )
+    assert falling < published
+    assert few <= published + 0.01
 
 
 def test_step_sizes_are_checked_where_the_paper_checks_them():

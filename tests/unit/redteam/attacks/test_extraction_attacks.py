@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from bartizan.adapters import sklearn_structure
-from bartizan.redteam.attacks.extraction.equation_solving import EquationSolving
+from bartizan.redteam.attacks.extraction.equation_solving import CHECKED, EquationSolving, LinearCopy
 from bartizan.redteam.attacks.extraction.knockoff import Copycat, Knockoff
 from bartizan.redteam.attacks.extraction.path_finding import PathFinding
 from bartizan.redteam.attacks.extraction.random import RandomExtraction, RandomExtractionFromLabels
@@ -40,12 +40,12 @@ def task_on(own, classes, *checkpoints, **more):
 
 
 @pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_iris, load_digits])
-def test_equation_solving_recovers_weights_from_features_plus_one_queries(load):
+def test_equation_solving_recovers_weights_from_features_plus_one_queries_and_ten_to_see_that_they_hold(load):
     train, own, kept = quarters(load)
     model, classes = logistic().fit(*train), len(np.unique(train[1]))
-    theft = steal(Victim(model), EquationSolving(), task_on(own, classes, own.shape[1] + 1), kept)
+    theft = steal(Victim(model), EquationSolving(), task_on(own, classes, own.shape[1] + 1 + CHECKED), kept)
     copy, truth = theft.last.substitute.predict, sklearn_structure.read(model)
-    assert theft.last.queries == own.shape[1] + 1
+    assert theft.last.queries == own.shape[1] + 1 + CHECKED
     assert theft.last.fidelity.value == 1.0
     weights = truth.weights if len(truth.weights) > 1 else np.vstack([0 * truth.weights, truth.weights])
     across = weights - weights[:1]
@@ -67,10 +67,21 @@ def test_equation_solving_is_not_fooled_by_another_kind_of_model():
     assert theft.last.fidelity.value > 0.9
 
 
+@pytest.mark.parametrize("queries", [31, 36, 41])
+def test_a_solution_that_was_not_tried_or_does_not_hold_is_not_handed_over(queries):
+    train, own, kept = quarters(load_breast_cancer)
+    forest = RandomForestClassifier(20, random_state=0).fit(*train)
+    theft = steal(Victim(forest), EquationSolving(), task_on(own, 2, queries), kept)
+    assert theft.last.queries == queries
+    assert not isinstance(theft.last.substitute.predict, LinearCopy)
+    untried = steal(Victim(logistic().fit(*train)), EquationSolving(), task_on(own, 2, 31, 41), kept)
+    assert [isinstance(copy.substitute.predict, LinearCopy) for copy in untried.copies] == [False, True]
+
+
 def test_equation_solving_fails_on_rounded_scores():
     train, own, kept = quarters(load_wine)
     target = Victim(logistic().fit(*train))
-    task = task_on(own, 3, 14)
+    task = task_on(own, 3, 14 + CHECKED)
     whole, rounded = (
         steal(target, EquationSolving(), task, kept),
         steal(Tailored(target, ROUNDED), EquationSolving(), task, kept),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError, InputError
 from bartizan.redteam.attack import Search
-from bartizan.redteam.ball import Ball
+from bartizan.redteam.ball import STEPPED, Ball
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.objective import runners_up, slopes, values
 from bartizan.redteam.tasks import EvasionTask
@@ -62,7 +62,9 @@ class APGD:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
+    least = 20
     references: tuple[str, ...] = (
         "Croce, Hein: Reliable evaluation of adversarial robustness. ICML 2020, arXiv:2003.01690",
         "Croce, Hein: Mind the box, l1-APGD for sparse adversarial attacks. ICML 2021, arXiv:2103.01208",

@@ -14,6 +14,7 @@ from bartizan.redteam.attack import VICTIM, Attack, Fit, Gradient, Inspect, Quer
 from bartizan.redteam.attacks.evasion.apgd import APGD
 from bartizan.redteam.attacks.evasion.fab import FAB
 from bartizan.redteam.attacks.evasion.square import Square
+from bartizan.redteam.ball import STEPPED
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.tasks import EvasionTask
 from bartizan.redteam.windows import is_picture
@@ -48,7 +49,9 @@ class AutoAttack:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
+    least = 200
     references: tuple[str, ...] = (
         "Croce, Hein: Reliable evaluation of adversarial robustness. ICML 2020, arXiv:2003.01690",
     )

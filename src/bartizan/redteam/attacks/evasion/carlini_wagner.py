@@ -36,7 +36,9 @@ class CarliniWagner:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = frozenset({EUCLID})
     position = "user"
+    least = 50
     references: tuple[str, ...] = (
         "Carlini, Wagner: Towards evaluating the robustness of neural networks. IEEE S&P 2017, arXiv:1608.04644",
     )

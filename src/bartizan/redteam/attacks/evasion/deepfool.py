@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Query, Search
-from bartizan.redteam.ball import box, clipped
+from bartizan.redteam.ball import STEPPED, box, clipped
 from bartizan.redteam.boundary import differences, distances, others, shortest
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.tasks import EvasionTask
@@ -37,7 +37,9 @@ class DeepFool:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
+    least = 5
     references: tuple[str, ...] = ("Moosavi-Dezfooli, Fawzi, Frossard: DeepFool. CVPR 2016, arXiv:1511.04599",)
 
     def __init__(self, *, steps: int = 50, overshoot: float = 0.02) -> None:

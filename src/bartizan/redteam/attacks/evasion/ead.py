@@ -9,7 +9,7 @@ import numpy as np
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Search
-from bartizan.redteam.ball import box, clipped
+from bartizan.redteam.ball import STEPPED, box, clipped
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.tasks import EvasionTask
 from bartizan.redteam.tradeoff import Weights, judged
@@ -30,7 +30,9 @@ class EAD:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
+    least = 50
     references: tuple[str, ...] = (
         "Chen et al.: EAD, elastic-net attacks to deep neural networks. AAAI 2018, arXiv:1709.04114",
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Query, Search
-from bartizan.redteam.ball import Ball, box, clipped
+from bartizan.redteam.ball import STEPPED, Ball, box, clipped
 from bartizan.redteam.boundary import differences, distances, others, shortest
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.objective import runners_up, slopes
@@ -50,7 +50,9 @@ class FAB:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
+    least = 30
     references: tuple[str, ...] = (
         "Croce, Hein: Minimally distorted adversarial examples. ICML 2020, arXiv:1907.02044",
     )

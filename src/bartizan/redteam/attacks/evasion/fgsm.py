@@ -6,7 +6,7 @@ import numpy as np
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Query, Search
-from bartizan.redteam.ball import Ball
+from bartizan.redteam.ball import STEPPED, Ball
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.objective import slopes
 from bartizan.redteam.tasks import EvasionTask
@@ -26,6 +26,7 @@ class FGSM:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = STEPPED
     position = "user"
     references: tuple[str, ...] = (
         "Goodfellow, Shlens, Szegedy: Explaining and harnessing adversarial examples. ICLR 2015, arXiv:1412.6572",

@@ -66,7 +66,9 @@ class HopSkipJump:
     technique = "T08"
     atlas: tuple[str, ...] = ("AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS})
+    norms = frozenset({np.inf, 2.0, 1.0})
     position = "user"
+    least = 25
     references: tuple[str, ...] = ("Chen, Jordan, Wainwright: HopSkipJumpAttack. IEEE S&P 2020, arXiv:1904.02144",)
 
     def __init__(self, norm: float | None = None) -> None:

@@ -32,6 +32,7 @@ class NES:
     atlas: tuple[str, ...] = ("AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
+    least = 25
     references: tuple[str, ...] = (
         "Ilyas et al.: Black-box adversarial attacks with limited queries. ICML 2018, arXiv:1804.08598",
     )

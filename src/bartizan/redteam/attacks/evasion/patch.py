@@ -39,7 +39,10 @@ class Patch:
     technique = "T06"
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0041", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
+    norms = frozenset({0.0})
     position = "user"
+    together = True
+    """All samples are attacked together; a part of them would be another attack."""
     references: tuple[str, ...] = ("Brown et al.: Adversarial patch. NIPS workshop 2017, arXiv:1712.09665",)
 
     def __init__(

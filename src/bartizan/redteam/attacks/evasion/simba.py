@@ -35,6 +35,7 @@ class SimBA:
     atlas: tuple[str, ...] = ("AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
     position = "user"
+    least = 25
     references: tuple[str, ...] = ("Guo et al.: Simple black-box adversarial attacks. ICML 2019, arXiv:1905.07121",)
 
     def __init__(self, *, step: float = STEP, cosines: bool = False) -> None:
@@ -46,7 +47,7 @@ class SimBA:
         try:
             everything = np.arange(len(task.rows))
             walk.margin = yield from walk.margins(everything, task.rows)
-            while (live := walk.open).size and walk.directions:
+            while (live := walk.open).size and walk.idle < walk.directions:
                 yield from walk.move(live)
         except BudgetError:
             pass
@@ -71,11 +72,14 @@ class _Walk(Asking):
         self.order: Samples = order
         """``(samples, directions)``: which direction each sample takes when."""
         self.turn = 0
+        self.idle = 0
+        """Directions in a row in which nobody could move at all."""
 
     def move(self, live: Samples) -> Generator[Query, Scores, None]:
         """One direction for each sample: forth, and where that does not help back."""
         direction = self.order[live, self.turn % self.directions]
         self.turn += 1
+        self.idle += 1
         moved = yield from self._step(live, direction, 1.0)
         again = ~moved & np.isin(live, self.open, assume_unique=True)
         yield from self._step(live[again], direction[again], -1.0)
@@ -85,8 +89,11 @@ class _Walk(Asking):
         if not sample.size:
             return np.zeros(0, dtype=np.bool_)
         step = self._unit(direction) * (sign * self.length) * self.task.space.scale
+        whole = self.task.space.integer & (step != 0)
+        step[whole] = np.where(np.abs(step[whole]) < 1, np.sign(step[whole]), step[whole])
         rows = self.task.within(self.here[sample] + step.astype(self.here.dtype), sample)
         new = (rows != self.here[sample]).any(axis=1)
+        self.idle = 0 if new.any() else self.idle
         better = np.zeros(len(sample), dtype=np.bool_)
         margin = yield from self.margins(sample[new], rows[new])
         better[new] = margin < self.margin[sample[new]]

@@ -54,6 +54,8 @@ class Square:
     technique = "T07"
     atlas: tuple[str, ...] = ("AML.T0043.001", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.SCORES})
+    norms = frozenset({np.inf})
+    norms_of_images = frozenset({np.inf, 2.0})
     position = "user"
     references: tuple[str, ...] = ("Andriushchenko et al.: Square Attack. ECCV 2020, arXiv:1912.00049",)
 

@@ -53,6 +53,8 @@ class Transfer:
     atlas: tuple[str, ...] = ("AML.T0043.002", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS})
     position = "user"
+    together = True
+    """All samples are attacked together; a part of them would be another attack."""
     references: tuple[str, ...] = (
         "Dong et al.: Boosting adversarial attacks with momentum. CVPR 2018, arXiv:1710.06081",
         "Papernot et al.: Transferability in machine learning. 2016, arXiv:1605.07277",

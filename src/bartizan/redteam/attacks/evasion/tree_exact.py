@@ -9,6 +9,7 @@ import numpy as np
 from bartizan.core.errors import BudgetError, WorkError
 from bartizan.redteam.attack import Inspect, Query, Search
 from bartizan.redteam.cells import Cells
+from bartizan.redteam.nearest_side import refuse_dependents
 from bartizan.redteam.tasks import Bounded, EvasionTask
 from bartizan.redteam.tree_proof import prove
 from bartizan.redteam.tree_search import Searcher
@@ -56,6 +57,7 @@ class TreeExact:
                 f"{self.name} attacks trees, and the model is a {type(structure).__name__}",
                 remedy="use an attack by gradients or by queries.",
             )
+        refuse_dependents(self.name, task.space)
         found = self._nearest(structure, task, rng)
         rows = np.array([one.row for one in found]).reshape(task.rows.shape)
         # Without a query left, what was found stands without the model's word; the family asks in any case.

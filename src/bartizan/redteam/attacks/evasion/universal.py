@@ -40,6 +40,8 @@ class Universal:
     atlas: tuple[str, ...] = ("AML.T0043.000", "AML.T0042", "AML.T0015")
     needs: frozenset[Access] = frozenset({Access.LABELS, Access.GRADIENTS})
     position = "user"
+    together = True
+    """All samples are attacked together; a part of them would be another attack."""
     references: tuple[str, ...] = (
         "Moosavi-Dezfooli et al.: Universal adversarial perturbations. CVPR 2017, arXiv:1610.08401",
         "Shafahi et al.: Universal adversarial training. AAAI 2020, arXiv:1811.11304",
