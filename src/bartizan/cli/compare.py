@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -182,7 +183,9 @@ def bounds(texts: tuple[str, ...]) -> dict[str, float]:
         try:
             found[name] = float(value)
         except ValueError:
-            raise InputError(f"{text!r} is no bound", remedy="write METRIC=VALUE, such as accuracy=0.9.") from None
+            found[name] = math.nan
+        if not name or not math.isfinite(found[name]):
+            raise InputError(f"{text!r} is no bound", remedy="write METRIC=VALUE, such as accuracy=0.9.")
     return found
 
 

@@ -147,13 +147,17 @@ class Evasion:
         """See ``Family.measure``: every row that is to count as found is asked again."""
         truth, task = case.truth, case.task
         rows = {mark: closest.rows for mark, closest in truth.witness.by_budget.items()}
-        rows[RETURNED] = _returned(run.candidates, task)
-        clean = yield ask(truth.material.evaluation.rows)
-        answers = yield from asked_again(np.concatenate([task.rows, *rows.values()]))
-        untouched, *asked = np.split(worst(answers, np.tile(task.labels, 1 + len(rows))), 1 + len(rows))
+        last, rows[RETURNED] = rows.pop(task.budget), _returned(run.candidates, task)
+        clean, *asked = np.split(
+            (yield ask(np.concatenate([truth.material.evaluation.rows, *rows.values()]))),
+            len(truth.material.evaluation) + len(task.rows) * np.arange(len(rows)),
+        )
+        answers = yield from asked_again(np.concatenate([task.rows, last]))
+        untouched, under_attack = np.split(worst(answers, np.tile(task.labels, 2)), 2)
         clean = clean.copy()
         clean[truth.places] = untouched
         found = {mark: _Found.of(task, rows[mark], labels) for mark, labels in zip(rows, asked, strict=True)}
+        found[task.budget] = _Found.of(task, last, under_attack)
         found[task.budget] = found[task.budget].or_closer(found.pop(RETURNED))
         doubt = _doubt(truth, run, at_random=len(answers) > 1)
         return _Judgement(truth, task, clean, found, run, doubt).measurement(rng)

@@ -7,6 +7,7 @@ what may be looked at after every block holds at every look.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,8 +92,10 @@ def claim(successes: int, n: int, at_least: float, *, what: str = "robust", conf
     seen = successes / n if n else 0.0
     remedy = "the model does not do what is to be shown."
     if seen > at_least:
-        more = samples_for(at_least, seen, confidence=confidence)
-        remedy = f"attack about {more} samples; if the share stays at {seen:.0%} they are likely to show it."
+        remedy = f"the share seen, {seen:.1%}, is too near to {at_least:.0%} for any sample that can be taken."
+        with suppress(InputError, WorkError):
+            more = samples_for(at_least, seen, confidence=confidence)
+            remedy = f"attack about {more} samples; if the share stays at {seen:.0%} they are likely to show it."
     elif not n:
         remedy = f"attack at least {fewest(at_least, confidence)} samples."
     raise WorkError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from bartizan.core.errors import WorkError
+from bartizan.core.errors import InputError, WorkError
 from bartizan.core.predicates import Metric
 
 CONFIDENCE = 0.95
@@ -52,6 +52,11 @@ class Estimate:
         """The same as part of a statement."""
         return metric(self.value, self.interval, self.n, self.method, unit=unit, confidence=self.confidence)
 
+    def plain(self) -> list[float]:
+        """Value, lower and upper end, rounded as in a statement, for a report."""
+        rounded = self.metric()
+        return [rounded.value, rounded.low, rounded.high]
+
 
 def metric(
     value: float, interval: Interval, n: int, method: str, *, unit: str = "", confidence: float = CONFIDENCE
@@ -72,7 +77,13 @@ def metric(
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Score interval of a proportion (Wilson 1927): near its nominal coverage on average, for any ``n``."""
+    """Score interval of a proportion (Wilson 1927): near its nominal coverage on average, for any ``n``.
+
+    Raises:
+        InputError: there are more successes than trials, or fewer than none.
+    """
+    if not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n}", remedy="count each trial once.")
     if n == 0:
         return Interval(0.0, 1.0)
     z2 = float(stats.norm.isf((1 - confidence) / 2)) ** 2

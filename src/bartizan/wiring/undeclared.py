@@ -28,7 +28,7 @@ from bartizan.core.system import (
     Societal,
     System,
 )
-from bartizan.lifecycle.design.survey import survey
+from bartizan.lifecycle.design.survey import FoundTable, survey
 from bartizan.lifecycle.develop.scan.scanner import scan_path
 from bartizan.lifecycle.develop.scan.verdict import Verdict
 from bartizan.lifecycle.plan import Job
@@ -102,12 +102,16 @@ def trials(wanted: Wanted, listener: Listener, names: Sequence[str] = ()) -> Ite
 def system_of(wanted: Wanted) -> System:
     """A system of this model and its tables, as far as attacks must know it. Raises as ``trials`` does."""
     files = load("bartizan.stores.files:LocalFiles")()
-    target = wanted.target or _target(Path(wanted.test)) or _target(Path(wanted.train))
+    test, train = _seen(Path(wanted.test)), _seen(Path(wanted.train))
+    target = wanted.target or test.target or train.target
     if not target:
         raise InputError(
             f"it cannot be told which column of {Path(wanted.test).name} is the label", remedy="name it with --target."
         )
-    parts = tuple(_dataset(name, path, target, wanted) for name, path in ((TRAIN, wanted.train), (TEST, wanted.test)))
+    whole = tuple(name for name in train.integer if name in test.integer and name != target)
+    parts = tuple(
+        _dataset(name, path, target, wanted, whole) for name, path in ((TRAIN, wanted.train), (TEST, wanted.test))
+    )
     classes = read_table(wanted.train, parts[0]).label_values
     model = _model(wanted, classes)
     named: tuple[tuple[ArtefactKind, str, str], ...] = (
@@ -148,16 +152,16 @@ def _scanned(subject: Artefact) -> frozenset[Digest]:
     return frozenset({subject.digest})
 
 
-def _target(table: Path) -> str:
-    """The label column, where the table tells."""
-    folder = table.resolve().parent
+def _seen(table: Path) -> FoundTable:
+    """What a table tells of itself: its label column, and where there are only whole numbers."""
+    folder, nothing = table.resolve().parent, FoundTable(path="", split="")
     if table.suffix != ".csv" or not folder.is_dir():
-        return ""
-    found = {folder / each.path: each.target for each in survey(folder).tables}
-    return found.get(table.resolve(), "")
+        return nothing
+    found = {folder / each.path: each for each in survey(folder).tables}
+    return found.get(table.resolve(), nothing)
 
 
-def _dataset(name: str, path: str, target: str, wanted: Wanted) -> DatasetPart:
+def _dataset(name: str, path: str, target: str, wanted: Wanted, whole: tuple[str, ...]) -> DatasetPart:
     origin = Provenance(host="unknown", contributors="unknown", independent_sources=1, collected="unknown")
     return DatasetPart(
         name=name,
@@ -170,6 +174,7 @@ def _dataset(name: str, path: str, target: str, wanted: Wanted) -> DatasetPart:
         destruction="delete",
         uses=("trial",),
         provenance=origin,
+        integer=() if wanted.shape else whole,
         shape=wanted.shape,
         value_range=wanted.value_range,
     )

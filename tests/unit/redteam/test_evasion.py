@@ -78,9 +78,9 @@ def mirrored(task):
     return rows
 
 
-def measured(search, given=None, answer=lambda rows: rows[:, 0] > 0):
+def measured(search, given=None, answer=lambda rows: rows[:, 0] > 0, kind=None):
     given, family = given or material(), Evasion()
-    attack = Attack(search)
+    attack = (kind or Attack)(search)
     case = family.case(attack, given, np.random.default_rng(0))
     victim = Victim(answer=answer, features=3)
     engine = Engine(victim)
@@ -275,4 +275,47 @@ def test_the_report_names_records_and_changes_but_no_values():
 def test_the_measurement_is_not_charged_to_the_attack():
     _, case, victim = measured(at_once)
     assert case.watch.found.change.size == 80
-    assert victim.rows == 80 + 200 + 80 * 4  # attack; all rows; what was known by 10, 30, 100 queries and returned
+    # attack; all rows; what was known by 10 and 30 queries, and returned; samples and the last rows twice
+    assert victim.rows == 80 + 200 + 80 * 3 + 2 * 2 * 80
+
+
+class Noisy(Attack):
+    """An attack that allows for answers at random."""
+
+    averages = True
+
+
+@pytest.mark.parametrize(("kind", "low"), [(Attack, 0.0), (Noisy, None)])
+def test_of_a_model_that_answers_at_random_nothing_is_claimed_but_by_attacks_that_allow_for_it(kind, low):
+    rng = np.random.default_rng(5)
+
+    def coin(rows):
+        return (rows[:, 0] + 0.05 * rng.normal(size=len(rows))) > 0
+
+    found, *_ = measured(at_once, answer=coin, kind=kind)
+    robust = found.metrics["robust_accuracy"]
+    assert (robust.low == 0.0) == (low == 0.0)
+    assert ("answers at random" in found.summary) == (low == 0.0)
+    assert bool(found.no_claim) == (low == 0.0)
+
+
+def test_a_budget_that_shows_nothing_leaves_no_claim():
+    class Hungry(Attack):
+        least = 50
+
+    enough, *_ = measured(at_once, kind=Hungry)
+    assert not enough.no_claim
+    found, *_ = measured(at_once, material(query_budget=10), kind=Hungry)
+    assert found.metrics["robust_accuracy"].low == 0.0
+    assert "10 queries a row are fewer than the 50" in found.summary
+
+
+def test_a_median_that_was_not_reached_and_a_share_of_nothing_are_left_out():
+    def ask_the_rows(task, _rng):
+        yield Query(task.rows, np.arange(len(task.rows)))
+
+    found, *_ = measured(ask_the_rows)
+    assert "median_change" not in found.metrics
+    lonely = material(table(200, 3), samples=1)
+    found, case, _ = measured(ask_the_rows, lonely)
+    assert ("robust_recall" in found.metrics) == bool((case.task.labels == 1).any())

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from bartizan.core.errors import InputError
 from bartizan.core.predicates import Metric
 from bartizan.lifecycle.develop.choose.candidate import Interpretability
 from bartizan.lifecycle.develop.choose.comparison import Comparison, Entry
@@ -22,6 +23,8 @@ MARGIN = 0.02
 """Accuracy that simplicity may cost at most, as measured."""
 FRONT = {"accuracy": 1, "robust_accuracy": 1, "membership_tpr_at_1_percent_fpr": -1, "parameters": -1}
 """What the front is drawn over: metric to 1 where more is better, -1 where less is."""
+RECALL = "recall."
+"""Before the name of a class: its recall."""
 NUMBER_BYTES = 8
 """Bytes of a number; bounds the parameters of a model that could not be looked into."""
 
@@ -35,7 +38,13 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     """Metric to its least value."""
     at_most: dict[str, float] = {}
     expected: dict[str, float] = {}
-    """From the declaration: ``accuracy``, ``recall.CLASS``."""
+    """From the declaration: ``accuracy``, ``recall.CLASS``. Nobody who asks can demand less."""
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Metric to its least value: of what is expected and what is asked for, the stricter."""
+        names = {**self.expected, **self.at_least}
+        return {name: max(each[name] for each in (self.expected, self.at_least) if name in each) for name in names}
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +82,18 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recommend(comparison: Comparison, demands: Demands) -> Recommendation:
-    """Weigh a comparison."""
+    """Weigh a comparison.
+
+    Raises:
+        InputError: something is demanded that was measured of nobody.
+    """
+    measured = {name for entry in comparison.entries for name in entry.metrics}
+    for name in (*demands.at_least, *demands.at_most):
+        if name not in measured and not name.startswith(RECALL):
+            raise InputError(
+                f"{name!r} was measured of no candidate",
+                remedy=f"demand one of: {', '.join(sorted(measured))}; or {RECALL}CLASS.",
+            )
     real = [entry for entry in comparison.entries if not entry.is_floor]
     best = max(real, key=lambda entry: (entry.metrics["accuracy"].value, -complexity(entry)[0], -complexity(entry)[1]))
     standings = tuple(_standing(comparison, entry, best, demands) for entry in comparison.entries)
@@ -170,7 +190,7 @@ def _unmet(entry: Entry, demands: Demands) -> list[str]:
     faults = []
     if demands.interpretability and entry.interpretability.rank > demands.interpretability.rank:
         faults.append(f"it is a {entry.interpretability} ({entry.why}), and {demands.interpretability} is required")
-    for name, least in {**demands.expected, **demands.at_least}.items():
+    for name, least in demands.least.items():
         found = _named(entry, name)
         if found is None:
             faults.append(f"{name} was not measured, and at least {least:g} is required")
@@ -187,8 +207,8 @@ def _unmet(entry: Entry, demands: Demands) -> list[str]:
 
 def _named(entry: Entry, name: str) -> Metric | None:
     """A metric by its name, or the recall of one class by ``recall.CLASS``."""
-    if name.startswith("recall."):
-        found = entry.parts["quality"].details["recall_by_class"].get(name.removeprefix("recall."))
+    if name.startswith(RECALL):
+        found = entry.parts["quality"].details["recall_by_class"].get(name.removeprefix(RECALL))
         return None if found is None else msgspec.convert(found, Metric)
     return entry.metrics.get(name)
 

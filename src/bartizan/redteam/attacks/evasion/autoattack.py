@@ -28,6 +28,8 @@ SQUARE_QUERIES = 5000
 MANHATTAN = 1
 TARGETS, FEW_TARGETS = 9, 5
 """Classes that a sample is driven towards; under L1 fewer, but from more restarts."""
+KEPT = 0.8
+"""Share of the queries that is kept for the last member, which has nothing else, where they are few."""
 DRAWS = 20
 """Gradients averaged for a step where the victim answers at random."""
 
@@ -37,7 +39,7 @@ class AutoAttack:
 
     The standard ensemble of its paper; no setting is left to choose. A sample that one member fools is
     not given to the next. Costs up to 100 + 900 + 900 gradients and 5900 queries for a sample that stands to
-    the end.
+    the end; with fewer queries, four of five are kept for the last member.
 
     Against the paper: see ``evasion.apgd``, ``evasion.fab`` and ``evasion.square``. Where Square is not
     defined (L1; tables under L2) the ensemble has no member without gradients.
@@ -69,11 +71,15 @@ class AutoAttack:
         labels = yield from _first(everyone, task)
         wrong = labels != task.labels
         closest.offer(everyone[wrong], task.rows[wrong])
-        for member in self.members or self.standard(task):
+        purse = _Purse(np.bincount(everyone), task.budget)
+        members = self.members or self.standard(task)
+        for place, member in enumerate(members):
             standing = np.flatnonzero(~(closest.change <= task.max_change * (1 + TOLERANCE)))
             if standing.size:
-                part = _narrowed(task, standing, member)
-                yield from _relayed(member.search(part, rng), standing, task, closest)
+                later = any(isinstance(other, Square) for other in members[place + 1 :])
+                purse.kept = min(SQUARE_QUERIES, int(KEPT * task.budget)) if later else 0
+                part = _narrowed(task, standing, purse.left(standing), member)
+                yield from _relayed(member.search(part, rng), standing, task, closest, purse)
         return closest.rows
 
     def standard(self, task: EvasionTask) -> tuple[Attack, ...]:
@@ -100,19 +106,44 @@ def _first(everyone: Samples, task: EvasionTask) -> Generator[Request, Any, NDAr
     return labels
 
 
-def _narrowed(task: EvasionTask, standing: Samples, member: Attack) -> EvasionTask:
-    """The task with only some of its samples."""
-    few = min(task.budget, SQUARE_QUERIES) if isinstance(member, Square) else task.budget
+@dataclasses.dataclass(slots=True)
+class _Purse:
+    """What each sample has spent in queries, so that no member spends what a later one lives on."""
+
+    spent: Samples
+    """``(samples,)``"""
+    budget: int
+    kept: int = 0
+    """Queries that are kept for a later member."""
+
+    def left(self, sample: Samples) -> int:
+        """Queries that every one of these samples may still spend now."""
+        return max(self.budget - self.kept - int(self.spent[sample].max()), 1)
+
+    def pay(self, request: Request) -> None:
+        """Pay for what is asked of the victim. Raises BudgetError when a sample has too little left."""
+        if not isinstance(request, Query) or request.model != VICTIM:
+            return
+        asked = np.bincount(request.sample, minlength=len(self.spent))
+        if (self.spent + asked > self.budget - self.kept)[asked > 0].any():
+            raise BudgetError("the queries that are left are kept for the member that lives on them")
+        self.spent += asked
+
+
+def _narrowed(task: EvasionTask, standing: Samples, left: int, member: Attack) -> EvasionTask:
+    """The task with only some of its samples, and with what they may still ask."""
+    few = min(left, SQUARE_QUERIES) if isinstance(member, Square) else left
     return dataclasses.replace(task, rows=task.rows[standing], labels=task.labels[standing], budget=few)
 
 
-def _relayed(search: Search, standing: Samples, task: EvasionTask, closest: Closest) -> Search:
+def _relayed(search: Search, standing: Samples, task: EvasionTask, closest: Closest, purse: _Purse) -> Search:
     """Run a member, whose sample ``i`` is our ``standing[i]``, and keep what fools the victim."""
     try:
         request = next(search)
         while True:
             ours = _renamed(request, standing)
             try:
+                purse.pay(ours)
                 answer = yield ours
             except BudgetError as error:
                 request = search.throw(error)

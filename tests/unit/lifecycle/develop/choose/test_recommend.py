@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bartizan.core.errors import InputError
 from bartizan.core.predicates import Metric
 from bartizan.lifecycle.develop.choose.candidate import Interpretability, Supply
 from bartizan.lifecycle.develop.choose.comparison import Comparison, Entry
@@ -110,7 +111,15 @@ def test_what_is_expected_and_demanded_must_be_met():
     assert recommend(everything, Demands(expected={"accuracy": 0.93})).recommended == "forest"
     assert recommend(everything, Demands(expected={"recall.sick": 0.999})).recommended == ""
     assert recommend(everything, Demands(at_most={"membership_tpr_at_1_percent_fpr": 0.01})).recommended == ""
-    assert recommend(everything, Demands(at_least={"nonsense": 0.1})).recommended == ""
+    assert (
+        recommend(everything, Demands(expected={"accuracy": 0.93}, at_least={"accuracy": 0.1})).recommended == "forest"
+    )
+    assert (
+        recommend(everything, Demands(expected={"accuracy": 0.1}, at_least={"accuracy": 0.93})).recommended == "forest"
+    )
+    for odd in (Demands(at_least={"nonsense": 0.1}), Demands(at_most={"acuracy": 0.5})):
+        with pytest.raises(InputError, match="was measured of no candidate"):
+            recommend(everything, odd)
     assert recommend(everything, Demands(at_least={"robust_accuracy": 0.4})).recommended == "linear"
 
 
