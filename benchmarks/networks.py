@@ -11,6 +11,10 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
+from bartizan.adapters import torch_training as training
+from data import images
+
+SHAPE, HELD_OUT = (1, 28, 28), 1000
 BUILD = Path(__file__).parent.parent / "build" / "networks"
 
 
@@ -48,14 +52,6 @@ def digits():
     rows = (rows / 16).astype(np.float32)
     split = train_test_split(rows, labels.astype(np.int64), train_size=1000, random_state=0, stratify=labels)
     return split[0], split[2], split[1], split[3]
-
-
-def mnist(path):
-    """Train and test rows of MNIST, ``(batch, 784)`` in [0, 1], and their labels."""
-    with np.load(path) as data:
-        parts = [data[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-    train, test = (np.divide(part, 255, dtype=np.float32) for part in (parts[0], parts[2]))
-    return train, parts[1].astype(np.int64), test, parts[3].astype(np.int64)
 
 
 def fast_adversarial(net, data, shape, *, eps, seed, epochs=10, batch=100, rate=5e-3, alpha=1.25):
@@ -144,19 +140,67 @@ def digits_adv(seed=0):
 
 
 def mnist_std(path, seed=0):
-    data = mnist(path)
+    data = images(path)
     return kept(
         f"mnist-std-{seed}",
         wong_net,
-        lambda net: fast_adversarial(net, data, (1, 28, 28), eps=0, seed=seed, epochs=3),
+        lambda net: fast_adversarial(net, data, SHAPE, eps=0, seed=seed, epochs=3),
     )
 
 
-def mnist_fgsm_rs(path, seed=4, epochs=10):
-    """By the published recipe. Of the seeds 0 to 5 only 4 reaches the published figures; 0 and 1 break down."""
-    data = mnist(path)
+def mnist_fgsm_rs(path):
+    """By the published recipe with the early stopping that its authors advise, and the best of six seeds.
+
+    The last 1,000 training rows are held out. After each epoch of the second half they are attacked; of all epochs of
+    the seeds 0 to 5 that are right on 98.5 % of them, the one that withstands most is kept. No test row is looked at.
+    """
+    recipe = training.Recipe(method=training.Method.FAST, epsilon=0.3)
+    return kept("mnist-fgsm-rs-best-0", wong_net, lambda _: _chosen(path, recipe, range(6), least_right=0.985))
+
+
+def _chosen(path, recipe, seeds, *, least_right):
+    rows, labels, _, _ = images(path)
+    fit, held = slice(None, -HELD_OUT), slice(-HELD_OUT, None)
+    judge = training.withstanding(
+        rows[held], labels[held], shape=SHAPE, classes=10, recipe=recipe, least_right=least_right, steps=40
+    )
+
+    def told(module):
+        value = judge(module)
+        print(f"        on {HELD_OUT} rows held out: {value:.3f}", flush=True)
+        return value
+
+    made = training.best_of(
+        lambda seed: training.convolutional_network(10, 28, seed),
+        rows[fit],
+        labels[fit],
+        shape=SHAPE,
+        recipe=recipe,
+        seeds=seeds,
+        judge=told,
+    )
+    print(f"        seed {made.seed} of {made.values}", flush=True)
+    return made.module
+
+
+def mnist_overfitted(path, seed=0, epochs=10):
+    """By the same recipe without early stopping: of the seeds 0 to 5 some collapse, 0 and 1 entirely."""
+    data = images(path)
     return kept(
         f"mnist-fgsm-rs-{epochs}-{seed}",
         wong_net,
-        lambda net: fast_adversarial(net, data, (1, 28, 28), eps=0.3, seed=seed, epochs=epochs),
+        lambda net: fast_adversarial(net, data, SHAPE, eps=0.3, seed=seed, epochs=epochs),
+    )
+
+
+def fashion_std(path, seed=0):
+    data = images(path)
+    return kept(f"fashion-std-{seed}", wong_net, lambda net: fast_adversarial(net, data, SHAPE, eps=0, seed=seed))
+
+
+def fashion_adv(path, seed=0):
+    """On PGD with 7 steps at 0.1, five epochs."""
+    data = images(path)
+    return kept(
+        f"fashion-adv-{seed}", wong_net, lambda net: adversarial(net, data, SHAPE, eps=0.1, seed=seed, epochs=5)
     )

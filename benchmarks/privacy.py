@@ -5,7 +5,7 @@ shadow networks trained together, and as many targets as ``--targets`` says. For
 50 shadow forests. Costs are CPU seconds. ``--peers`` names the environment in which SACRO-ML is
 installed; it attacks the same forests with the same number of shadow models.
 
-    python benchmarks/privacy.py --mnist mnist.npz --peers /path/to/venv
+    python benchmarks/privacy.py --mnist MNIST --peers /path/to/venv
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bartizan.redteam import statistics
 from bartizan.redteam.membership import RULES, Shadows, chance_of, logits
 from bartizan.redteam.shadows import Job, Recipe, train
 from common import promise, tell
+from data import raw
 
 RECORDS, SHADOWS, FOREST_SHADOWS = 4000, 64, 50
 PIXELS = Recipe(standardise=False)
@@ -77,9 +78,9 @@ def noisy(labels, rng):
 
 
 def small_mnist(path, rng):
-    with np.load(path) as data:
-        chosen = rng.permutation(len(data["y_train"]))[:RECORDS]
-        rows, labels = data["x_train"][chosen], data["y_train"][chosen].astype(np.int64)
+    images, truth, _, _ = raw(path)
+    chosen = rng.permutation(len(truth))[:RECORDS]
+    rows, labels = images[chosen], truth[chosen].astype(np.int64)
     images = rows.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255
     return images.reshape(RECORDS, -1), noisy(labels, rng)
 
@@ -175,7 +176,7 @@ def sacro(rows, labels, inside, shadows, peers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mnist", type=Path, help="npz with x_train (60000, 784) and y_train")
+    parser.add_argument("--mnist", type=Path, help="MNIST as data.py reads it")
     parser.add_argument("--peers", type=Path, help="virtual environment that holds SACRO-ML")
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
