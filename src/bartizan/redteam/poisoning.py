@@ -43,6 +43,8 @@ class Truth:
     evaluation: Table
     seeds: tuple[int, ...]
     """Of the training runs, one for each repeat."""
+    positive: str = "the costly class"
+    """The class whose recall is measured, in words."""
 
 
 class Poisoning:
@@ -81,7 +83,12 @@ class Poisoning:
         return Case(
             task=task,
             budget=Budget(samples=1, per_sample=0, fits=task.fits),
-            truth=Truth(material.model.name, material.evaluation, tuple(int(seed) for seed in seeds)),
+            truth=Truth(
+                material.model.name,
+                material.evaluation,
+                tuple(int(seed) for seed in seeds),
+                f"class {material.model.classes[positive]}",
+            ),
             knowledge="sees the training data, relabels a share of it, and can train models of the same kind",
             settings={
                 "poison_rates": list(rates),
@@ -232,12 +239,12 @@ class _Judgement:
         missed = estimates[f"positive_recall_drop_at_{percent(rate)}_percent"]
         return (
             f"An adversary who relabels {100 * rate:.3g}% of the training records lowers accuracy by "
-            f"{_points(overall)} and recall of the costly class by {_points(missed)}."
+            f"{_points(overall)} and recall of {self.truth.positive} by {_points(missed)}."
         )
 
     def findings(self) -> Iterable[Finding]:
         """For accuracy and for recall, the least rate at which the worst severity is reached."""
-        for positive, what in ((False, "accuracy"), (True, "recall of the costly class")):
+        for positive, what in ((False, "accuracy"), (True, f"recall of {self.truth.positive}")):
             drops = [(rate, self.worst(rate, positive=positive)) for rate in self.task.rates]
             for least, severity in SEVERITIES:
                 reached = next(((rate, drop) for rate, drop in drops if drop.interval.low >= least), None)
