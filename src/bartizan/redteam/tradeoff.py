@@ -5,13 +5,16 @@ The weight of the second is looked for by bisection, sample by sample; all sampl
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bartizan.core.errors import BudgetError
+from bartizan.redteam.attack import Search
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.objective import margins, slopes
 from bartizan.redteam.tasks import EvasionTask
@@ -54,6 +57,20 @@ class Judged:
     fooled: Mask
     slope: NDArray[np.floating]
     """``(batch, features)``: of the margin where it still pushes, else 0."""
+
+
+Minimise = Callable[[EvasionTask, Weights, Closest], Generator[Any, Any, Mask]]
+"""One run of an optimiser at given weights; returns which samples fooled the victim on the way."""
+
+
+def weighed(task: EvasionTask, minimise: Minimise, *, searches: int, first_weight: float) -> Search:
+    """Run the optimiser once for each weight that the bisection comes to; the closest rows that were found."""
+    closest, weights = Closest(task), Weights.of(len(task.rows), first_weight)
+    # Whatever was found when the budget ended stands.
+    with suppress(BudgetError):
+        for _ in range(searches):
+            weights.narrow((yield from minimise(task, weights, closest)))
+    return closest.rows
 
 
 def judged(

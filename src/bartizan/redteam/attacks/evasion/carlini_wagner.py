@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bartizan.core.errors import BudgetError, InputError
+from bartizan.core.errors import InputError
 from bartizan.redteam.attack import Search
 from bartizan.redteam.ball import EUCLID, box
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.tasks import EvasionTask
-from bartizan.redteam.tradeoff import Weights, judged
+from bartizan.redteam.tradeoff import Mask, Weights, judged, weighed
 from bartizan.targets.protocol import Access, Rows
 
 ALMOST = 0.999
@@ -70,20 +70,9 @@ class CarliniWagner:
                 f"{self.name} minimises the norm 2, and {task.norm:g} is asked for",
                 remedy="take evasion.fab for the norm inf, evasion.ead for the norm 1.",
             )
-        return self._search(task)
+        return weighed(task, self._minimise, searches=self.searches, first_weight=self.first_weight)
 
-    def _search(self, task: EvasionTask) -> Search:
-        closest = Closest(task)
-        weights = Weights.of(len(task.rows), self.first_weight)
-        try:
-            for _ in range(self.searches):
-                fooled = yield from self._minimise(task, weights, closest)
-                weights.narrow(fooled)
-        except BudgetError:
-            pass
-        return closest.rows
-
-    def _minimise(self, task: EvasionTask, weights: Weights, closest: Closest) -> Generator[Any, Any, Any]:
+    def _minimise(self, task: EvasionTask, weights: Weights, closest: Closest) -> Generator[Any, Any, Mask]:
         """One run of the optimiser; returns which samples fooled the victim on the way."""
         sample = np.arange(len(task.rows))
         scale = task.space.scale

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Search
 from bartizan.redteam.ball import STEPPED, box, clipped
 from bartizan.redteam.closest import Closest
 from bartizan.redteam.tasks import EvasionTask
-from bartizan.redteam.tradeoff import Weights, judged
+from bartizan.redteam.tradeoff import Mask, Weights, judged, weighed
 from bartizan.targets.protocol import Access, Rows
 
 
@@ -56,17 +55,9 @@ class EAD:
     def search(self, task: EvasionTask, rng: np.random.Generator) -> Search:
         """See ``Attack.search``. Nothing here is random."""
         del rng
-        closest = Closest(task)
-        weights = Weights.of(len(task.rows), self.first_weight)
-        try:
-            for _ in range(self.searches):
-                fooled = yield from self._minimise(task, weights, closest)
-                weights.narrow(fooled)
-        except BudgetError:
-            pass
-        return closest.rows
+        return weighed(task, self._minimise, searches=self.searches, first_weight=self.first_weight)
 
-    def _minimise(self, task: EvasionTask, weights: Weights, closest: Closest) -> Generator[Any, Any, Any]:
+    def _minimise(self, task: EvasionTask, weights: Weights, closest: Closest) -> Generator[Any, Any, Mask]:
         """One run of the optimiser; returns which samples fooled the victim on the way."""
         sample = np.arange(len(task.rows))
         scale = task.space.scale.astype(task.rows.dtype)
