@@ -298,6 +298,8 @@ def test_one_class_of_training_data_is_an_error_that_says_so(name, tmp_path):
     model = DecisionTreeClassifier(max_depth=2).fit(*tumours()[0])
     one = [(part[0], np.zeros_like(part[1])) for part in tumours()]
     system = declare(tmp_path, model, *one, classes=("benign", "malignant"))
-    check = registry.check(next(a.name for a in OTHERS if a.name.startswith(name) and not hasattr(a, "images")))
+    plain = {Access.LABELS, Access.SCORES, Access.TRAINING}
+    mine = [a.name for a in OTHERS if a.name.startswith(name) and a.needs <= plain and not hasattr(a, "images")]
+    check = registry.check(mine[0])
     with pytest.raises(ArtefactError, match="its training data has 1"):
         check.run(system, system.of_kind("model")[0], desk(None))

@@ -69,8 +69,8 @@ def test_list_says_what_applies_and_for_the_rest_in_one_sentence_what_access_is_
     lines = {line["name"]: line for line in json.loads(output)}
     assert set(lines) == set(registry.names())
     assert lines["evasion.hopskipjump"] | {"applies": True, "selected": True} == lines["evasion.hopskipjump"]
-    assert not lines["evasion.pgd"]["applies"]
-    assert "needs gradients" in lines["evasion.pgd"]["why_not"]
+    assert not lines["poisoning.feature-collision"]["applies"]
+    assert "needs activations" in lines["poisoning.feature-collision"]["why_not"]
     for line in lines.values():
         assert line["applies"] == (not line["why_not"])
         assert line["technique"].startswith("T")
@@ -78,7 +78,7 @@ def test_list_says_what_applies_and_for_the_rest_in_one_sentence_what_access_is_
         assert line["cost"]
     shown = ask_in(planned_once, "attack", "--list")[1]
     assert "do not apply:" in shown
-    assert "evasion.pgd needs gradients, and the target offers" in shown
+    assert "poisoning.feature-collision needs activations, and the target offers" in shown
 
 
 def test_list_needs_no_declaration(tmp_path, ask_in):
@@ -232,6 +232,29 @@ def test_a_claim_about_another_model_is_refused(planned_once, ask_in, tmp_path):
     assert "is about a model abababababab" in errors
 
 
+@pytest.mark.parametrize("technique", ["X99", "T999", "AML.T9999", "AML", "t06"])
+def test_a_claim_about_a_technique_that_nobody_knows_is_refused(planned_once, ask_in, tmp_path, technique):
+    file = tmp_path / "other.json"
+    before = ask_in(planned_once, "evidence", "list", "--json")[1]
+    file.write_text(json.dumps(NEUTRAL | {"techniques": ["T06", technique]}))
+    code, _, errors = ask_in(planned_once, "attack", "import", str(file))
+    assert code == 2
+    assert f"no technique '{technique}'" in errors
+    file.write_text(json.dumps(NEUTRAL))
+    assert ask_in(planned_once, "attack", "import", str(file), "--technique", technique)[0] == 2
+    assert ask_in(planned_once, "evidence", "list", "--json")[1] == before
+
+
+def test_a_claim_about_a_technique_of_atlas_is_recorded_with_what_it_does_not_say(planned, ask_in, tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(NEUTRAL | {"techniques": ["AML.T0043", "AML.T0043.001", "T06"]}))
+    code, output, errors = ask_in(planned, "attack", "import", str(file), "--json")
+    assert code == 0, errors
+    said = json.loads(ask_in(planned, "evidence", "show", json.loads(output)[0]["envelope"])[1])["predicate"]
+    assert said["techniques"] == ["AML.T0043", "AML.T0043.001", "T06"]
+    assert said["settings"]["attacked_model"] == "not said"
+
+
 def test_a_trial_with_another_budget_is_shown_and_recorded_nowhere(planned, ask_in):
     before = json.loads(ask_in(planned, "evidence", "list", "--json")[1])
     code, output, errors = ask_in(planned, "attack", "--only", "evasion.square", "--budget", "30", "--json")
@@ -240,6 +263,39 @@ def test_a_trial_with_another_budget_is_shown_and_recorded_nowhere(planned, ask_
     assert tried["assessment"]["budget"]["queries_allowed_per_sample"] == 30
     assert tried["assessment"]["budget"]["most_queries_spent_on_a_sample"] <= 30
     assert json.loads(ask_in(planned, "evidence", "list", "--json")[1]) == before
+
+
+def test_a_budget_bounds_gradients_as_well_as_queries(planned, ask_in):
+    code, output, errors = ask_in(planned, "attack", "--only", "evasion.pgd", "--budget", "3", "--json")
+    assert code in {0, 1}, errors
+    budget = json.loads(output)[0]["assessment"]["budget"]
+    assert budget["gradients_allowed_per_sample"] == budget["queries_allowed_per_sample"] == 3
+    assert 0 < budget["gradients_spent"] <= 3 * budget["samples"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--budget", "0"), ("--budget", "-4"), ("--seconds", "0"), ("--seconds", "-1"), ("--seconds", "nan")]
+)
+def test_no_budget_is_no_budget_and_never_the_declared_one(planned, ask_in, arguments):
+    before = json.loads(ask_in(planned, "evidence", "list", "--json")[1])
+    code, output, errors = ask_in(planned, "attack", "--only", "evasion.square", *arguments)
+    assert (code, output) == (2, "")
+    assert arguments[0] in errors or "seconds" in errors
+    assert json.loads(ask_in(planned, "evidence", "list", "--json")[1]) == before
+
+
+def test_a_search_that_the_clock_ends_says_so(planned, ask_in):
+    code, output, errors = ask_in(planned, "attack", "--only", "evasion.square", "--seconds", "1e-6", "--json")
+    assert code in {0, 1}, errors
+    (tried,) = json.loads(output)
+    said = tried["assessment"]
+    assert "stopped after 1e-06 s" in said["summary"]
+    assert said["settings"]["stopped"] == "after 1e-06 s"
+    assert "were asked about" in said["settings"]["no_claim"]
+    assert said["budget"]["seconds_allowed"] == 1e-6
+    assert said["budget"]["queries_spent"] == 0
+    whole = json.loads(ask_in(planned, "attack", "--only", "evasion.square", "--seconds", "9000", "--json")[1])
+    assert "stopped" not in whole[0]["assessment"]["settings"]
 
 
 def test_an_attack_that_is_named_is_run_recorded_and_then_answered_by_the_ledger(planned, ask_in):
@@ -257,8 +313,24 @@ def test_an_attack_that_is_named_is_run_recorded_and_then_answered_by_the_ledger
     ("arguments", "words"),
     [
         (("--only", "evasion.nothing"), "no attack is called"),
-        (("--only", "evasion.pgd"), "needs gradients"),
-        (("--only", "evasion.square", "--budget", "-4"), "a budget of -4"),
+        (("--only", "poisoning.feature-collision"), "needs activations"),
+        (("--only", "evasion.square", "--budget", "20000000"), "a budget of 20000000"),
+        (("--only", "privacy.membership", "--budget", "3"), "privacy.membership, which is limited by shadow_models"),
+        (("--only", "poisoning.labelflip", "--budget", "3"), "limited by poison_rates and repeats"),
+        (("--only", "evasion.tree-exact", "--budget", "3"), "asks no queries"),
+        (("--budget", "30"), "changes nothing about poisoning.labelflip"),
+        (("--only", "availability.sponge", "--seconds", "3"), "times answers"),
+        (("--header", "A: b"), "--header has no effect by itself"),
+        (("--speaks", "json", "--only", "evasion.square"), "--speaks has no effect by itself"),
+        (("--allow-remote", "--budget", "3"), "--allow-remote has no effect beside --budget"),
+        (("--plan", "--only", "evasion.square"), "--only has no effect beside --plan"),
+        (("--list", "--budget", "3"), "--budget has no effect beside --list"),
+        (("--list", "--plan"), "--plan has no effect beside --list"),
+        (("--url", "http://127.0.0.1:1/x", "--fresh"), "--fresh has no effect beside --url"),
+        (("--external", "art:X", "--only", "evasion.square"), "--only has no effect beside --external"),
+        (("--with", "a=b"), "--with has no effect by itself"),
+        (("--power", "0.9"), "--power has no effect by itself"),
+        (("--anew", "--seconds", "3"), "--anew has no effect beside --seconds"),
         (("evasion.square",), "neither a bartizan.toml nor a folder"),
         (("--samples-for", "1.4"), "no share"),
         (("--samples-for", "0.6", "--expected", "0.5"), "no number of samples"),

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import io
 import ipaddress
 import math
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,6 +32,9 @@ from numpy.typing import NDArray
 
 from bartizan.core.errors import BudgetError, InputError, WorkError
 from bartizan.targets.protocol import Access, Labels, Rows, Scores, Target
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Speaks = Literal["oip", "json", "mlflow"]
 MAX_ANSWER_BYTES = 64 << 20
@@ -40,6 +45,12 @@ RETRIED = frozenset({502, 503, 504})
 LIMITED = 429
 MAX_PAUSE = 300.0
 FIRST_PAUSE = 0.2
+"""Seconds before a request is sent for the second time; the shortest pause doubles each time after that."""
+MAX_NUMBER = 1e300
+MAX_SIDES = 2
+"""Most dimensions of a tensor that holds labels or scores."""
+NAMES = ("BYTES", "INT", "UINT", "BOOL")
+"""How the kinds of numbers of a tensor begin that are no scores."""
 LABEL_NAMES = ("label", "labels", "class", "predict", "prediction", "output_label")
 SCORE_NAMES = ("scores", "probabilities", "probability", "predict_proba", "output_probability")
 ANSWER_KEYS = ("predictions", "outputs", "result", "results", "scores", "labels")
@@ -65,11 +76,12 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request, such as a role's credentials."""
     seconds: float = 30.0
-    """Wall time for one request."""
+    """Wall time for one request from connecting to the last byte of the answer, however slowly that drips."""
     retries: int = 3
     """Times that a request which failed on the way is sent again."""
     patience: float = 60.0
-    """Longest wait altogether for one request when the server says that it is asked too often."""
+    """Longest wait altogether for one request when the server says that it is asked too often. Who asks for no
+    pause is given one that doubles each time, so that this also bounds how often it is asked."""
     most_rows: int = 512
     """Rows in one request."""
     role_budget: int = 2**62
@@ -213,28 +225,49 @@ def _read_oip(said: Any, endpoint: Endpoint) -> tuple[Any, Any]:
     """Labels and scores of an inference response, each as nested lists or None."""
     listed = said.get("outputs") if isinstance(said, dict) else None
     tensors = {
-        str(tensor["name"]): _shaped(tensor)
+        tensor["name"]: tensor
         for tensor in (listed if isinstance(listed, list) else ())
-        if isinstance(tensor, dict) and "name" in tensor
+        if isinstance(tensor, dict) and isinstance(tensor.get("name"), str)
     }
     if not tensors:
-        raise WorkError(f"the server's answer has no outputs: {_words(msgspec.json.encode(said))}")
-    scores = next((tensors[name] for name in (endpoint.outputs, *SCORE_NAMES) if name in tensors), None)
-    labels = next((tensors[name] for name in LABEL_NAMES if name in tensors), None)
+        raise WorkError(f"the server's answer has no outputs: {_shown(said)}")
+    scores = next((_shaped(tensors[name]) for name in (endpoint.outputs, *SCORE_NAMES) if name in tensors), None)
+    labels = next((_column(_shaped(tensors[name])) for name in LABEL_NAMES if name in tensors), None)
     if scores is None and labels is None:
-        labels, scores = _by_form(next(iter(tensors.values())), endpoint)
+        first = next(iter(tensors.values()))
+        named = str(first.get("datatype", "")).startswith(NAMES)
+        labels, scores = (_column(_shaped(first)), None) if named else _by_form(_shaped(first), endpoint)
     return _indices(labels, endpoint), scores
 
 
 def _shaped(tensor: Mapping[str, Any]) -> Any:
     """The data of a tensor, flat or nested, in its declared shape."""
-    data, shape = tensor.get("data"), tensor.get("shape")
-    if not isinstance(data, list) or not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
-        raise WorkError(f"the tensor {str(tensor.get('name'))[:40]!r} has no data or no shape")
+    data, shape, name = tensor.get("data"), tensor.get("shape"), tensor["name"][:40]
+    if not isinstance(data, list) or not _is_shape(shape):
+        raise WorkError(
+            f"the tensor {name!r} has no data, or no shape of one or two sides",
+            remedy="let the server answer one label, or one row of scores, for each row.",
+        )
     array = np.asarray(data, dtype=object)
     if array.size != math.prod(shape):
-        raise WorkError(f"the tensor {str(tensor.get('name'))[:40]!r} has {array.size} values and the shape {shape}")
+        raise WorkError(f"the tensor {name!r} has {array.size} values and the shape {shape}")
     return array.reshape(shape).tolist()
+
+
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
+    """Whether it is a list of one or two whole numbers from 0."""
+    if not isinstance(shape, list) or not 1 <= len(shape) <= MAX_SIDES:
+        return False
+    return all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 2**53 for side in shape)
+
+
+def _column(listed: Any) -> Any:
+    """Labels as one list, also where each is in a list of its own."""
+    return [row[0] for row in listed] if _is_column(listed) else listed
+
+
+def _is_column(listed: Any) -> bool:
+    return bool(listed) and all(isinstance(row, list) and len(row) == 1 for row in listed)
 
 
 def _read_plain(said: Any, endpoint: Endpoint) -> tuple[Any, Any]:
@@ -254,27 +287,34 @@ def _spread(entry: Mapping[str, Any], endpoint: Endpoint) -> list[float]:
     """Scores of some classes by name; what is left of 1 is shared by the others."""
     known = {name: entry[name] for name in endpoint.classes if name in entry}
     if not known or len(known) != len(entry) or not all(_is_number(value) for value in known.values()):
-        raise WorkError(f"a prediction names something that is no class: {_words(msgspec.json.encode(entry))}")
+        raise WorkError(f"a prediction names something that is no class, or gives no score: {_shown(entry)}")
     rest = max(0.0, 1.0 - sum(known.values())) / max(1, len(endpoint.classes) - len(known))
     return [float(known.get(name, rest)) for name in endpoint.classes]
 
 
 def _by_form(said: Any, endpoint: Endpoint) -> tuple[Any, Any]:
     """Whether a list holds classes or scores, by its form."""
-    if said and isinstance(said[0], list):
-        one = len(said[0]) == 1 and len(endpoint.classes) == 2  # noqa: PLR2004 - the chance of the second of two classes
-        return None, [_pair(row) for row in said] if one else said
-    return said, None
+    if not said or not isinstance(said[0], list):
+        return said, None
+    if not _is_column(said):
+        return None, said
+    values = _column(said)
+    if len(endpoint.classes) == 2 and not any(isinstance(value, str) for value in values):  # noqa: PLR2004 - two classes
+        return None, [_pair(value) for value in values]
+    broken = any(isinstance(value, float) and not value.is_integer() for value in values)
+    return (None, said) if broken else (values, None)
 
 
-def _pair(row: Any) -> list[float]:
-    if not isinstance(row, list) or len(row) != 1 or not _is_number(row[0]):
-        raise WorkError("the server answers rows of different lengths")
-    return [1.0 - row[0], float(row[0])]
+def _pair(chance: Any) -> list[float]:
+    """Scores of two classes, of which the second one's is given."""
+    if not _is_number(chance):
+        raise WorkError(f"the server answers a score that is no number: {_shown(chance)}")
+    return [1.0 - chance, float(chance)]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER < value < MAX_NUMBER
 
 
 def _indices(labels: Any, endpoint: Endpoint) -> Any:
@@ -289,7 +329,7 @@ def _indices(labels: Any, endpoint: Endpoint) -> Any:
             index = label if 0 <= label < len(known) else None
         if index is None:
             raise WorkError(
-                f"the server answers a class {str(label)[:40]!r}, and is declared with {', '.join(known)}",
+                f"the server answers a class {_text(label)[:40]!r}, and is declared with {', '.join(known)}",
                 remedy="name every class as the server does, in the order of the label values.",
             )
         found.append(index)
@@ -299,7 +339,7 @@ def _indices(labels: Any, endpoint: Endpoint) -> Any:
 def _text(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
-    return str(label)
+    return label if isinstance(label, str) else _shown(label)
 
 
 def _numeric(known: Mapping[str, int]) -> bool:
@@ -354,6 +394,11 @@ class _Wire:
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
             raise InputError(f"{endpoint.url[:200]!r} is no address of a model", remedy="give http://HOST:PORT/PATH.")
         self.path = parts.path.rstrip("/") or "/"
+        self._query = f"?{parts.query}" if parts.query else ""
+        if not re.fullmatch(r"[!-~]+", self.path + self._query):
+            raise InputError(
+                f"{endpoint.url[:200]!r} holds letters that no address may", remedy="write them as %20 and the like."
+            )
         self._endpoint, self._sleep = endpoint, sleep
         self._host, self._secure = parts.hostname, parts.scheme == "https"
         try:
@@ -362,6 +407,7 @@ class _Wire:
             raise InputError(f"{endpoint.url[:200]!r}: {error}") from error
         self._address = _address(self._host, self._port, allow_remote=endpoint.allow_remote)
         self._connection: http.client.HTTPConnection | None = None
+        self._timed: Any = None
 
     def exchange(self, method: str, path: str, body: bytes, charge: Callable[[bool], None]) -> bytes:
         """Send a request until it is answered, and charge it each time.
@@ -369,7 +415,7 @@ class _Wire:
         Raises:
             WorkError: there is no answer, or it is a refusal.
         """
-        waited, failures, again = 0.0, 0, False
+        waited, failures, limited, again = 0.0, 0, 0, False
         while True:
             charge(again)
             again = True
@@ -383,16 +429,17 @@ class _Wire:
                         f"{self._endpoint.url} does not answer ({failures} attempts): {_reason(error)}",
                         remedy="see that the server runs, or give it more time.",
                     ) from error
-                self._sleep(FIRST_PAUSE * 2 ** (failures - 1))
+                self._sleep(_growing(failures))
                 continue
             if status == http.HTTPStatus.OK:
                 return data
             if status == LIMITED:
-                pause = _pause(headers)
+                limited += 1
+                pause = max(_pause(headers), _growing(limited))
                 waited += pause
                 if waited > self._endpoint.patience:
                     raise WorkError(
-                        f"{self._endpoint.url} lets this role ask again in {pause:g} s only",
+                        f"{self._endpoint.url} lets this role ask again in {pause:g} s only ({limited} times refused)",
                         remedy="come back later, or ask with a role that may ask more often.",
                     )
                 self._sleep(pause)
@@ -403,12 +450,13 @@ class _Wire:
                     f"{self._endpoint.url} refuses with status {status}: {_words(data)}",
                     remedy="see that address, protocol and features are those of the served model.",
                 )
-            self._sleep(FIRST_PAUSE * 2 ** (failures - 1))
+            self._sleep(_growing(failures))
 
     def _once(self, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        connection = self._connected()
+        deadline = time.monotonic() + self._endpoint.seconds
+        connection = self._connected(deadline)
         headers = {"Content-Type": "application/json", "Accept": "application/json", **self._endpoint.headers}
-        connection.request(method, path, body or None, headers)
+        connection.request(method, path + self._query, body or None, headers)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER_BYTES + 1)
         if len(data) > MAX_ANSWER_BYTES:
@@ -418,15 +466,18 @@ class _Wire:
             self.close()
         return response.status, {key.lower(): value for key, value in response.getheaders()}, data
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connected(self, deadline: float) -> http.client.HTTPConnection:
         if self._connection is None:
             made = http.client.HTTPConnection(self._host, self._port, timeout=self._endpoint.seconds)
-            raw = socket.create_connection(self._address, timeout=self._endpoint.seconds)
+            raw = socket.create_connection(self._address, timeout=_left(deadline))
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
+                raw.settimeout(_left(deadline))
                 raw = ssl.create_default_context().wrap_socket(raw, server_hostname=self._host)
-            made.sock = raw
+            self._timed = _Timed(raw)
+            made.sock = self._timed
             self._connection = made
+        self._timed.deadline = deadline
         return self._connection
 
     def close(self) -> None:
@@ -434,6 +485,65 @@ class _Wire:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class _Timed:
+    """A socket whose reading and writing together end at one deadline, not each by itself."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._raw = raw
+        self.deadline = math.inf
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        left = memoryview(data)
+        while left:
+            self._raw.settimeout(_left(self.deadline))
+            left = left[self._raw.send(left) :]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A stream to read the answer from; it keeps the socket open until it is closed itself."""
+        del mode
+        return io.BufferedReader(_Stream(self._raw, self))
+
+    def close(self) -> None:
+        """Let go of the socket once no stream reads from it."""
+        self._raw.close()
+
+
+class _Stream(io.RawIOBase):
+    """Bytes from a socket, for as long as its deadline lets them come."""
+
+    def __init__(self, raw: socket.socket, timed: _Timed) -> None:
+        self._socket, self._timed = raw, timed
+        self._bytes = raw.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """Read what is there. Raises TimeoutError at the deadline."""
+        self._socket.settimeout(_left(self._timed.deadline))
+        return self._bytes.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._bytes.close()
+        super().close()
+
+
+def _left(deadline: float) -> float:
+    """Seconds until a deadline. Raises TimeoutError when it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the answer takes longer than a request may")
+    return left
+
+
+def _growing(times: int) -> float:
+    """Shortest pause in seconds after so many failures or refusals."""
+    return min(FIRST_PAUSE * 2.0 ** (times - 1), MAX_PAUSE)
 
 
 def _address(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
@@ -479,6 +589,14 @@ def _words(data: bytes) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text) or "nothing"
 
 
+def _shown(said: Any) -> str:
+    """The beginning of what a server said, safe to show."""
+    try:
+        return _words(msgspec.json.encode(said))
+    except (OverflowError, ValueError, RecursionError):
+        return "a number that is too long"
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
@@ -492,7 +610,8 @@ def endpoint_headers(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         name, colon, value = pair.partition(":")
-        if not colon or not name.strip() or not (name + value).isprintable():
+        sound = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name.strip(), re.ASCII) and value.isprintable() and value.isascii()
+        if not colon or not sound:
             raise InputError(f"{name[:40]!r} is no header", remedy="write 'Name: value'.")
         found[name.strip()] = value.strip()
     return found

@@ -48,7 +48,18 @@ def attack() -> None:
 @click.option("--list", "listing", is_flag=True, help="Say which attacks apply, and what access the others lack.")
 @click.option("--plan", "planning", is_flag=True, help="Plan a run for each technique within reach; say what is open.")
 @click.option("--only", multiple=True, metavar="NAME", help="Run just this attack; may be repeated.")
-@click.option("--budget", type=int, default=0, metavar="N", help="Try with N queries instead; recorded nowhere.")
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Try with N queries, or gradients, instead; recorded nowhere.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Try with S seconds for each search instead; recorded nowhere.",
+)
 @click.option("--url", default="", help="Try on a served model instead of the file; recorded nowhere.")
 @click.option(
     "--speaks",
@@ -82,11 +93,12 @@ def run(
     Example: bartizan attack --list
              bartizan attack --plan
              bartizan attack --only evasion.hopskipjump
-             bartizan attack --only evasion.square --budget 5000
+             bartizan attack --only evasion.square --budget 5000 --seconds 600
              bartizan attack --url http://127.0.0.1:8080/v2/models/tumour --only evasion.hopskipjump
              bartizan attack --external art:HopSkipJump --python /opt/art/bin/python --with max_iter=20
              bartizan attack --samples-for 0.6 --expected 0.7
     """
+    _refuse_odd(ctx)
     if declaration is not None:
         ctx.obj = declaration if declaration.is_dir() else _folder(declaration)
     if how["samples_for"] is not None:
@@ -96,9 +108,52 @@ def run(
         return _list(space, as_json=as_json)
     if planning:
         return _plan(space, as_json=as_json)
-    if how["budget"] or how["url"] or how["external"]:
+    if how["budget"] or how["seconds"] or how["url"] or how["external"]:
         return _try(space, how, as_json=as_json)
     return _campaign(space, how, as_json=as_json)
+
+
+_TRIAL = ("budget", "seconds")
+_AT_SERVER = ("speaks", "headers", "allow_remote")
+_GO_WITH: dict[str, tuple[str, ...]] = {
+    "listing": (),
+    "planning": (),
+    "samples_for": ("expected", "power"),
+    "external": (*_TRIAL, "url", *_AT_SERVER, "python", "paths", "options"),
+    "url": (*_TRIAL, *_AT_SERVER, "only"),
+    "budget": (*_TRIAL, "only"),
+    "seconds": (*_TRIAL, "only"),
+    "": ("only", "fresh", "resume"),
+}
+"""Option that says what is done to the options that mean something then; the first that is given says it."""
+
+
+def _refuse_odd(ctx: click.Context) -> None:
+    """Refuse options that would have no effect beside the others. Raises InputError."""
+    written = {each.name: _written(ctx, each) for each in ctx.command.params if isinstance(each, click.Option)}
+    given = [name for name in written if name and _is_given(ctx, name) and name != "as_json"]
+    done = next((name for name in _GO_WITH if name in given), "")
+    odd = next((name for name in given if name != done and name not in _GO_WITH[done]), None)
+    if odd is None:
+        return
+    needed = [written[name] for name, others in _GO_WITH.items() if name and odd in others]
+    if done:
+        raise InputError(f"{written[odd]} has no effect beside {written[done]}", remedy="leave out one of the two.")
+    raise InputError(
+        f"{written[odd]} has no effect by itself", remedy=f"give {' or '.join(needed)} as well, or leave it out."
+    )
+
+
+def _written(ctx: click.Context, option: click.Option) -> str:
+    """An option as it is written; of a pair such as --resume/--anew the one that was meant."""
+    meant = (
+        option.secondary_opts if option.secondary_opts and ctx.params.get(option.name or "") is False else option.opts
+    )
+    return meant[0]
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) not in {None, click.core.ParameterSource.DEFAULT}
 
 
 def _folder(declaration: Path) -> Path:
@@ -266,7 +321,7 @@ def _try(space: Workspace, how: dict[str, Any], *, as_json: bool) -> int:
     tried: list[Trial] = []
     with load("bartizan.cli.progress:Watch")(quiet=as_json) as watch:
         for each in load("bartizan.wiring.attacking:trial")(
-            space, watch, how["only"], budget=how["budget"], served=served, checks=checks
+            space, watch, how["only"], budget=how["budget"], seconds=how["seconds"], served=served, checks=checks
         ):
             tried.append(each)
             if not as_json:

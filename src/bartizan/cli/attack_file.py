@@ -38,7 +38,7 @@ SETTINGS = {"samples": "samples", "change": "max_change", "norm": "norm", "seed"
 @click.option("--budget", type=click.IntRange(1), help="Queries for a row, or for a copy of the model.")
 @click.option("--change", type=click.FloatRange(0), help="Largest change that counts: deviations, or units of a pixel.")
 @click.option("--norm", metavar="NAME", help="linf, l2, l1 or l0.")
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="Of everything that is drawn.")
 @click.option("--shape", default="", metavar="C,H,W", help="Rows are images of so many channels, rows and columns.")
 @click.option("--values", default="", metavar="LOW,HIGH", help="Least and largest value of a pixel; with --shape.")
 @as_json

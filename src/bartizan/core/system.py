@@ -217,6 +217,8 @@ class RedTeam(_Part, frozen=True, kw_only=True):
     pixels, are changed."""
     gradient_budget: int = 2000
     """Gradients an evasion attack that is given the inside of the model may ask for one sample."""
+    seconds: float = 0.0
+    """Wall time after which a search ends with what it has found; 0 sets no limit. Measuring comes on top."""
     poison_rates: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     shadow_models: int = 32
     extraction_budget: int = 400

@@ -12,14 +12,16 @@ something.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
+import pickle
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +33,7 @@ from bartizan.core.digest import Digest, digest_bytes, digest_json
 from bartizan.core.errors import BartizanError, InputError, StoreError, WorkError
 from bartizan.redteam.attack import Attack
 from bartizan.redteam.check import why_not
+from bartizan.redteam.fingerprint import fingerprint, settings_digest_of
 from bartizan.redteam.journal import Journals, NoJournals
 from bartizan.redteam.journal_file import FolderJournals
 from bartizan.redteam.planning import Threshold, stopped
@@ -52,15 +55,16 @@ DEATHS = 3
 MAX_SHARD_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Campaign:
-    """What is to be attacked, by what."""
+    """What is to be attacked, by what. Nothing of it may be altered afterwards: the key is made once."""
 
     opener: Opener
     identity: str
     """What the target is, such as the digest of the model: results of another one are never taken for this one's."""
     task: EvasionTask
     attacks: tuple[Attack, ...]
+    """An attack that holds things which cannot be told by their content has an attribute ``settings_digest``."""
     seeds: tuple[int, ...] = (0,)
     block: int = BLOCK
     """Samples of one shard; results depend on it."""
@@ -72,34 +76,44 @@ class Campaign:
         if len({attack.name for attack in self.attacks}) < len(self.attacks) or len(set(self.seeds)) < len(self.seeds):
             raise InputError("a campaign names an attack or a seed twice", remedy="name each once.")
 
-    @property
+    @cached_property
     def key(self) -> Digest:
-        """Digest of everything that results depend on."""
-        task = self.task
-        space = task.space
-        arrays: list[NDArray[Any]] = [task.rows, task.labels, task.starts, task.start_labels]
-        arrays += [space.scale, space.low, space.high, space.integer, space.immutable]
-        state = hashlib.sha256()
-        for array in arrays:
-            state.update(np.ascontiguousarray(array).data)
-        said = [task.classes, task.max_change, task.budget, str(task.norm), list(task.shape), task.gradients]
-        facts = [self.identity, [_named(attack) for attack in self.attacks], list(self.seeds), self.block, said]
-        return digest_json([facts, state.hexdigest(), [list(array.shape) for array in arrays]])
+        """Digest of everything that results depend on; it goes along to other processes.
+
+        Raises:
+            InputError: it cannot be told whether an attack's settings are the same elsewhere.
+        """
+        attacks = [[attack.name, settings_digest_of(attack, attack.name)] for attack in self.attacks]
+        return digest_json([self.identity, attacks, list(self.seeds), self.block, _told(self.task)])
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of samples."""
+        return -(-len(self.task.rows) // self.block)
+
+    @property
+    def shards_of_block(self) -> int:
+        """Number of shards of each block: every attack with every seed."""
+        return len(self.attacks) * len(self.seeds)
 
     def shards(self) -> list[Shard]:
         """Every shard, block by block."""
-        return [
-            Shard(place, seed, start, min(start + self.block, len(self.task.rows)))
-            for start in range(0, len(self.task.rows), self.block)
-            for place in range(len(self.attacks))
-            for seed in self.seeds
-        ]
+        return [shard for block in range(self.blocks) for shard in self.shards_of(block)]
+
+    def shards_of(self, block: int) -> list[Shard]:
+        """The shards of one block."""
+        start = block * self.block
+        stop = min(start + self.block, len(self.task.rows))
+        return [Shard(place, seed, start, stop) for place in range(len(self.attacks)) for seed in self.seeds]
 
 
-def _named(attack: Attack) -> list[str]:
-    """An attack with its settings: two of a name may differ in them."""
-    settings = {name: repr(value) for name, value in sorted(getattr(attack, "__dict__", {}).items())}
-    return [attack.name, type(attack).__qualname__, repr(settings)]
+def _told(task: EvasionTask) -> Any:
+    """Everything in a task; of columns that follow from others the text of the formula."""
+    parts = {field.name: getattr(task, field.name) for field in fields(task)}
+    space = parts["space"]
+    parts["space"] = {field.name: getattr(space, field.name) for field in fields(space)}
+    parts["space"]["dependent"] = [[each.column, each.text] for each in space.dependent]
+    return fingerprint(parts, "the task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +246,16 @@ class Processes:
         self.workers = workers
 
     def run(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> Running[Item, Outcome]:
-        """See ``Executor.run``.
+        """See ``Executor.run``. The function is sent once to each process, not with every item.
 
         Raises:
-            WorkError: an item's process died too often.
+            InputError: the function cannot be sent.
+            WorkError: an item's process died too often, or cannot read the function.
         """
-        waiting, deaths = iter(items), 0
+        sent, waiting, deaths = _packed(function), iter(items), 0
         again: list[Item] = []
         while True:
-            lost = yield from self._pool(function, waiting, again)
+            lost = yield from self._pool(sent, waiting, again)
             if not lost:
                 return
             deaths += 1
@@ -251,11 +266,11 @@ class Processes:
             again = lost
 
     def _pool(
-        self, function: Callable[[Item], Outcome], waiting: Iterator[Item], again: list[Item]
+        self, function: bytes, waiting: Iterator[Item], again: list[Item]
     ) -> Generator[tuple[Item, Outcome], None, list[Item]]:
         """One pool until all is done or it breaks; returns what was lost with it."""
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_one_thread)
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(function,))
         running: dict[Future[Outcome], Item] = {}
         try:
             while True:
@@ -263,7 +278,7 @@ class Processes:
                     item = again.pop(0) if again else next(waiting, None)
                     if item is None:
                         break
-                    running[pool.submit(function, item)] = item
+                    running[pool.submit(_call, item)] = item
                 if not running:
                     return []
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -276,10 +291,38 @@ class Processes:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """The processes already fill the cores."""
+def _packed(function: Callable[[Item], Outcome]) -> bytes:
+    try:
+        return pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # whatever an object raises that cannot be packed
+        raise InputError(
+            f"this cannot be sent to another process: {error}",
+            remedy="give an opener that can be imported by its name, and attacks that hold plain values.",
+        ) from error
+
+
+_received: Any = None
+"""In a worker: the function that all its items are for, or why there is none."""
+
+
+def _begin(packed: bytes) -> None:
+    """Make a worker ready. The processes already fill the cores, so each has one thread."""
+    global _received  # noqa: PLW0603 - a worker has one function for its whole life
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+    try:
+        _received = pickle.loads(packed)  # noqa: S301 - packed by the process that started this one
+    except Exception as error:  # noqa: BLE001 - told when the first item comes: a worker that dies says nothing
+        _received = f"{type(error).__name__}: {error}"
+
+
+def _call(item: Any) -> Any:
+    if isinstance(_received, str):
+        raise WorkError(
+            f"a worker process cannot open the campaign: {_received}",
+            remedy="see that the opener's module can be imported there (PYTHONPATH).",
+        )
+    return _received(item)
 
 
 # ---- the whole
@@ -304,6 +347,8 @@ class Result:
     decided: str = ""
     """``met`` or ``missed`` where a threshold was decided before the last sample."""
     confidence: float = 0.95
+    looked: bool = False
+    """Whether it was looked at after each block, and could have ended early."""
 
     @property
     def robust(self) -> NDArray[np.bool_]:
@@ -314,9 +359,9 @@ class Result:
 
     @property
     def robust_accuracy(self) -> Estimate:
-        """Share of the samples that stay right; its interval allows for having stopped when it was known."""
+        """Share of the samples that stay right; its interval allows for looks and a stop on the way."""
         robust = int(self.robust.sum())
-        if self.decided:
+        if self.looked:
             return stopped(robust, len(self.right), self.confidence)
         return proportion(robust, len(self.right), self.confidence)
 
@@ -338,7 +383,8 @@ def conduct(
     executor = executor or Here()
     left = [shard for shard in campaign.shards() if not book.knows(shard)]
     work = _Work(campaign, str(ledger.journals) if ledger else "")
-    told(len(book.found), len(campaign.shards()))
+    every = campaign.blocks * campaign.shards_of_block
+    told(len(book.found), every)
     if book.decided() or not left:
         return book.result()
     with contextlib.closing(executor.run(work, left)) as coming:
@@ -346,7 +392,7 @@ def conduct(
             if isinstance(outcome, Trouble):
                 raise WorkError(outcome.message, remedy=outcome.remedy)
             book.add(shard, outcome)
-            told(len(book.found), len(campaign.shards()))
+            told(len(book.found), every)
             if book.decided():
                 break
     return book.result()
@@ -375,56 +421,65 @@ class _Work:
 
 
 class _Book:
-    """Finished shards, and what they say together."""
+    """Finished shards, and what they say together. Each block is counted once, when its turn has come."""
 
     def __init__(self, campaign: Campaign, ledger: WorkLedger | None, until: Threshold | None) -> None:
         self.campaign, self.ledger, self.until = campaign, ledger, until
         self.found: dict[Shard, Found] = {}
         self._key = campaign.key
+        self._done: Counter[int] = Counter()
+        self._whole = 0
+        """Blocks from the first one on all of whose shards are done."""
+        self._robust = self._samples = 0
+        """In these blocks, until it is decided."""
+        self._verdict: tuple[str, int] | None = None
 
     def knows(self, shard: Shard) -> bool:
         """Whether the ledger holds the shard's result; it is then counted."""
         kept = self.ledger.get(shard.key(self._key)) if self.ledger else None
         if kept is not None:
-            self.found[shard] = kept
+            self._count(shard, kept)
         return kept is not None
 
     def add(self, shard: Shard, found: Found) -> None:
         """Keep what came back."""
         if self.ledger:
             self.ledger.put(shard.key(self._key), found)
-        self.found[shard] = found
+        self._count(shard, found)
 
-    def blocks(self) -> list[list[Shard]]:
-        """The first blocks all of whose shards are done."""
-        grouped: dict[int, list[Shard]] = {}
-        for shard in self.campaign.shards():
-            grouped.setdefault(shard.start, []).append(shard)
-        done = []
-        for shards in grouped.values():
-            if not all(shard in self.found for shard in shards):
-                break
-            done.append(shards)
-        return done
+    def _count(self, shard: Shard, found: Found) -> None:
+        if shard not in self.found:
+            self._done[shard.start // self.campaign.block] += 1
+        self.found[shard] = found
+        while self._done[self._whole] == self.campaign.shards_of_block:
+            self._judge(self._whole)
+            self._whole += 1
+
+    def _judge(self, block: int) -> None:
+        """Look at the threshold after one more block, as long as it is open."""
+        if self.until is None or self._verdict:
+            return
+        part = self._result([self.campaign.shards_of(block)])
+        self._robust, self._samples = self._robust + int(part.robust.sum()), self._samples + len(part.right)
+        if verdict := self.until.decided(self._robust, self._samples):
+            self._verdict = verdict, block + 1
 
     def decided(self) -> tuple[str, int] | None:
         """How the threshold came out and after how many blocks; None while it is open or there is none."""
-        if self.until is None:
-            return None
-        robust = samples = 0
-        for count, shards in enumerate(self.blocks(), start=1):
-            part = self._result([shards])
-            robust, samples = robust + int(part.robust.sum()), samples + len(part.right)
-            if verdict := self.until.decided(robust, samples):
-                return verdict, count
-        return None
+        return self._verdict
 
     def result(self) -> Result:
         """What the blocks say that count."""
         decided = self.decided()
-        blocks = self.blocks()[: decided[1]] if decided else self.blocks()
+        count = decided[1] if decided else self._whole
+        blocks = [self.campaign.shards_of(block) for block in range(count)]
         confidence = self.until.confidence if self.until else 0.95
-        return replace(self._result(blocks), decided=decided[0] if decided else "", confidence=confidence)
+        return replace(
+            self._result(blocks),
+            decided=decided[0] if decided else "",
+            confidence=confidence,
+            looked=self.until is not None,
+        )
 
     def _result(self, blocks: Sequence[Sequence[Shard]]) -> Result:
         start, stop = blocks[0][0].start, blocks[-1][0].stop

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from bartizan.core.digest import Digest, canonical_json, digest_bytes, digest_js
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import ASSESSMENT, Assessment, Threat
-from bartizan.core.system import Artefact, Declaration, Exposure, System, settings_digest
+from bartizan.core.system import Artefact, Declaration, Exposure, ModelPart, RedTeam, System, settings_digest
 from bartizan.redteam import sequential
 from bartizan.redteam.attack import Attack, Facts
 from bartizan.redteam.engine import Engine, Run
@@ -178,17 +180,14 @@ class AttackCheck:
         training, evaluation = system.dataset_part(model.trained_on), system.dataset_part(model.evaluated_on)
         settings = {field: getattr(system.declaration.redteam, field) for field in self.family.settings}
         said = [
-            [
-                getattr(training, field)
-                for field in ("target", "group", "integer", "categorical", "immutable", "ranges", "dependent")
-            ],
-            [training.shape, training.value_range, training.text],
-            [evaluation.target, evaluation.group],
+            *described(system, model),
             [model.classes, model.positive, system.declaration.expected.metrics],
             sorted(offered(system.declaration.exposure)),
         ]
         if rules := self.stops_by(system.declaration):
             said.append([[each.what, each.at_least] for rule in rules for each in rule])
+        if limit := system.declaration.redteam.seconds:
+            said.append(["seconds", limit])
         return {
             subject.id: subject.digest,
             f"dataset:{training.name}": system.artefact(f"dataset:{training.name}").digest,
@@ -213,7 +212,7 @@ class AttackCheck:
         material = material_of(system, subject)
         seed = material.settings.seed
         # All attacks of a family get the same task, so that their results can be compared.
-        case = self.family.case(attack, material, stream(seed, self.family.name))
+        case = limited(self.family.case(attack, material, stream(seed, self.family.name)), material.settings)
         key = self.key(system, subject)
         with ExitStack() as stack:
             targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
@@ -261,6 +260,17 @@ class AttackCheck:
         )
         engine.drive([run], note=attack.name)
         return case, run, ""
+
+
+def described(system: System, model: ModelPart) -> list[Any]:
+    """What the declaration says of the records of a model's data, for a digest."""
+    training, evaluation = system.dataset_part(model.trained_on), system.dataset_part(model.evaluated_on)
+    fields = ("target", "group", "integer", "categorical", "immutable", "ranges", "dependent")
+    return [
+        [getattr(training, field) for field in fields],
+        [training.shape, training.value_range, training.text],
+        [evaluation.target, evaluation.group],
+    ]
 
 
 def material_of(system: System, subject: Artefact) -> Material:
@@ -359,20 +369,29 @@ def stream(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(int(digest_bytes(name.encode())[:16], 16) for name in names)])
 
 
+def limited(case: Case, settings: RedTeam) -> Case:
+    """The case with the wall time that is declared for a search."""
+    return replace(case, budget=replace(case.budget, seconds=settings.seconds or math.inf))
+
+
 def outcome_of(attack: Facts, case: Case, run: Run, measured: Measurement, *, seed: int, bound: str = "") -> Outcome:
     """What a check says of an attack that was run and measured; ``bound`` ends its summary."""
     findings = tuple(_marked(finding, attack) for finding in measured.findings)
     counted = {severity.value: sum(found.severity is severity for found in findings) for severity in Severity}
     assessment = Assessment(
         method=attack.name,
-        summary=f"{measured.summary} {bound}".rstrip(),
+        summary=" ".join(part for part in (measured.summary, _late(run), bound) if part),
         metrics=measured.metrics,
         techniques=(attack.technique, *attack.atlas),
         family=attack.family,
         threat=Threat(position=attack.position, access=tuple(sorted(attack.needs)), knowledge=case.knowledge),
         budget=_budget(run),
         seed=seed,
-        settings={**case.settings, **({NO_CLAIM: measured.no_claim} if measured.no_claim else {})},
+        settings={
+            **case.settings,
+            **({NO_CLAIM: reason} if (reason := measured.no_claim or _unreached(run)) else {}),
+            **({"stopped": f"after {run.ledger.budget.seconds:g} s"} if run.ledger.late else {}),
+        },
         findings={severity: count for severity, count in counted.items() if count},
     )
     report = {"curves": measured.curves, **measured.tables, "statement": assessment, "references": attack.references}
@@ -383,6 +402,22 @@ def outcome_of(attack: Facts, case: Case, run: Run, measured: Measurement, *, se
         findings=findings,
         report=Blob(canonical_json(plain)),
     )
+
+
+def _late(run: Run) -> str:
+    """What to say of a search that the clock ended; empty when it came to its own end."""
+    if not run.ledger.late:
+        return ""
+    return f"The search was stopped after {run.ledger.budget.seconds:g} s and was not done: more time may find more."
+
+
+def _unreached(run: Run) -> str:
+    """Why a search that the clock ended shows nothing about some samples; empty when it came to all of them."""
+    ledger = run.ledger
+    unasked = int(((ledger.spent == 0) & (ledger.slopes == 0)).sum())
+    if not ledger.late or not unasked:
+        return ""
+    return f"the time was over before {unasked} of {ledger.budget.samples} samples were asked about"
 
 
 def _marked(finding: Finding, attack: Facts) -> Finding:
@@ -400,6 +435,7 @@ def _budget(run: Run) -> dict[str, float]:
         "queries_allowed": min(budget.total, budget.samples * budget.per_sample),
         **({"gradients_allowed_per_sample": budget.gradients, "gradients_spent": ledger.gradients} if inside else {}),
         "models_allowed": budget.fits,
+        **({} if math.isinf(budget.seconds) else {"seconds_allowed": budget.seconds}),
     }
     spent = {
         "queries_spent": ledger.queries,

@@ -13,7 +13,6 @@ its family.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
@@ -88,7 +87,6 @@ class Run:
         self._needs = needs
         self._watch = watch
         self._request: Request | None = None
-        self._deadline = math.inf
 
     def measuring(self, measure: Generator[Request, Any, Any]) -> Run:
         """A run of ``measure``, which may ask the models that this run fitted and has no budget."""
@@ -99,7 +97,7 @@ class Run:
 
     def start(self) -> None:
         """Run the generator up to its first question that is no ``Fit``."""
-        self._deadline = time.monotonic() + self.ledger.budget.seconds
+        self.ledger.begin()
         self._advance(partial(next, self._search))
 
     @property
@@ -142,8 +140,6 @@ class Run:
 
     def _charge(self, query: Question) -> NDArray[np.int64]:
         if query.model == VICTIM:
-            if time.monotonic() > self._deadline:
-                raise BudgetError(f"the {self.ledger.budget.seconds:g} seconds of this run are over")
             if isinstance(query, Approach):
                 if Access.ACTIVATIONS not in self._needs:
                     raise WorkError("the attack asks for activations but does not declare that it needs them")

@@ -15,12 +15,14 @@ is written into the neutral form by a few lines of the script that ran it::
 
 A metric is ``successes`` of ``n``, for which the interval is computed here, or ``value``, ``low``, ``high`` and
 ``n`` as the tool has them. A number without either is kept as it was claimed and is no metric: nothing can be
-decided by it. The file is somebody else's: its size, its depth and every list in it are bounded.
+decided by it. What cannot be is refused: a share beyond 0 to 1, a value outside its interval, a confidence that is
+none. The file is somebody else's: its size, its depth and every list in it are bounded.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
@@ -38,6 +40,10 @@ MAX_LINES = 200_000
 MAX_TEXT = 300
 MAX_NAME = 80
 MAX_NUMBER = 1e300
+SHARES = frozenset(
+    {"accuracy", "recall", "precision", "share", "rate", "success", "f1", "auc", "tpr", "fpr", "tnr", "fnr"}
+)
+"""First or last words of names of metrics that lie between 0 and 1 where no unit says otherwise."""
 
 
 class External(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,22 +149,37 @@ def _metrics(said: Any) -> tuple[dict[str, Metric], dict[str, float]]:
 
 def _metric(name: str, entry: Any) -> Metric | float:
     if not isinstance(entry, dict):
-        return _number(entry, name)
+        return _possible(_number(entry, name), name)
     if "successes" in entry:
         successes, n = entry["successes"], entry.get("n")
         if not _is_count(successes) or not _is_count(n) or not n > 0 or successes > n:
             raise InputError(f"metric {name}: {successes} of {n} is no share", remedy="give whole numbers.")
         return proportion(successes, n).metric(_short(entry.get("unit", "")))
-    value, n = _number(entry.get("value"), name), entry.get("n")
+    unit, n = _short(entry.get("unit", "")), entry.get("n")
+    value = _possible(_number(entry.get("value"), name), name, unit)
     if "low" not in entry or "high" not in entry or not _is_count(n) or n < 1:
         return value
-    low, high = _number(entry["low"], name), _number(entry["high"], name)
+    low, high = (_possible(_number(entry[end], name), name, unit) for end in ("low", "high"))
     if not low <= value <= high:
-        raise InputError(f"metric {name}: {value} is outside its interval, {low} to {high}")
+        raise InputError(
+            f"metric {name}: {value} is outside its interval, {low} to {high}", remedy="give the numbers of one run."
+        )
     confidence = _number(entry.get("confidence", 0.95), name)
+    if not 0 < confidence < 1:
+        raise InputError(f"metric {name}: a confidence of {confidence:g}", remedy="give a share, such as 0.95.")
     method = f"as claimed: {_short(entry.get('method', '')) or 'not said'}"
-    unit = _short(entry.get("unit", ""))
     return Metric(value=value, low=low, high=high, n=n, unit=unit, confidence=confidence, method=method)
+
+
+def _possible(value: float, name: str, unit: str = "") -> float:
+    """The number, when a metric of that name can have it. Raises InputError when it is a share beyond 0 to 1."""
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    most = {"": 1.0, "%": 100.0, "percent": 100.0}.get(unit)
+    if most is not None and SHARES & {*words[:1], *words[-1:]} and not 0 <= value <= most:
+        raise InputError(
+            f"metric {name}: {value:g} is no share", remedy=f"give 0 to {most:g}, or the unit that it is measured in."
+        )
+    return value
 
 
 # ---- SACRO-ML
@@ -298,7 +319,10 @@ def _short(text: Any) -> str:
 
 
 def _numbers(said: Any) -> dict[str, float]:
-    return {name: _number(value, name) for name, value in _bounded(said, "budget")}
+    found = {name: _number(value, name) for name, value in _bounded(said, "budget")}
+    if odd := [name for name, value in found.items() if value < 0]:
+        raise InputError(f"a budget of {found[odd[0]]:g} {odd[0]}", remedy="give what was allowed, or leave it out.")
+    return found
 
 
 def _number(value: Any, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,14 @@ class Ledger:
         self.fits = 0
         self.calls = 0
         """Calls of the victim that carried rows of this run."""
+        self.late = False
+        """Whether something was refused because the time was over."""
+        self._deadline = math.inf
+
+    def begin(self) -> None:
+        """Start the clock of a limited time; runs that share a ledger share the time from the first start on."""
+        if math.isinf(self._deadline):
+            self._deadline = time.monotonic() + self.budget.seconds
 
     @property
     def queries(self) -> int:
@@ -64,8 +73,9 @@ class Ledger:
             ``(batch,)``: which query of its sample each row is, from 1.
 
         Raises:
-            BudgetError: a sample, or the run, would spend more than it may.
+            BudgetError: a sample, or the run, would spend more than it may, or the time is over.
         """
+        self._check_time()
         self._check_names(sample)
         asked = np.bincount(sample, minlength=self.budget.samples)
         over = np.flatnonzero(self.spent + asked > self.budget.per_sample)
@@ -86,6 +96,7 @@ class Ledger:
 
     def charge_gradients(self, sample: NDArray[np.int64]) -> NDArray[np.int64]:
         """Charge one gradient for each entry of ``sample``; all of them or none. See ``charge``."""
+        self._check_time()
         self._check_names(sample)
         asked = np.bincount(sample, minlength=self.budget.samples)
         over = np.flatnonzero(self.slopes + asked > self.budget.gradients)
@@ -103,11 +114,17 @@ class Ledger:
         """Charge one training run.
 
         Raises:
-            BudgetError: none is left.
+            BudgetError: none is left, or the time is over.
         """
+        self._check_time()
         if self.fits >= self.budget.fits:
             raise BudgetError(f"all {self.budget.fits} training runs are spent and one more was asked for")
         self.fits += 1
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            self.late = True
+            raise BudgetError(f"the {self.budget.seconds:g} seconds of this run are over")
 
     def _check_names(self, sample: NDArray[np.int64]) -> None:
         if sample.size and not 0 <= int(sample.min()) <= int(sample.max()) < self.budget.samples:

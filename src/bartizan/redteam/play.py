@@ -95,10 +95,10 @@ def task_of(
         raise InputError("a row to attack is not finite", remedy="leave out or fill missing values first.")
     if not ((labels >= 0) & (labels < classes)).all():
         raise InputError(f"labels must be class indices from 0 to {classes - 1}")
-    if not max_change > 0 or budget < 1 or gradients < 1:
+    if not max_change > 0 or budget < 1 or gradients < 0:
         raise InputError(
             f"a largest change of {max_change:g}, {budget} queries and {gradients} gradients leave nothing to try",
-            remedy="give a change above 0, and at least one query and one gradient.",
+            remedy="give a change above 0 and at least one query.",
         )
     owned = starts or (np.empty((0, rows.shape[1]), rows.dtype), np.empty(0, np.int64))
     return EvasionTask(

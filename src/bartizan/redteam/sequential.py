@@ -281,6 +281,7 @@ def _ledger(whole: Ledger, kept: NDArray[np.int64]) -> Ledger:
     ledger = Ledger(replace(whole.budget, samples=len(kept)))
     ledger.spent, ledger.slopes = whole.spent[kept], whole.slopes[kept]
     ledger.own_queries, ledger.fits, ledger.calls = whole.own_queries, whole.fits, whole.calls
+    ledger.late = whole.late
     return ledger
 
 

@@ -7,6 +7,7 @@ fooled the target and that the task allows is asked again.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -257,16 +258,25 @@ class TextEvaded:
 
 
 def play_text(
-    target: TextTarget, attack: TextAttack, task: TextTask, *, seed: int = 0, progress: Progress | None = None
+    target: TextTarget,
+    attack: TextAttack,
+    task: TextTask,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    seconds: float = math.inf,
 ) -> TextEvaded:
     """Run an attack on texts and ask again what it found, together with what was seen to succeed on the way.
+
+    ``seconds`` is the wall time after which the search ends with what it has found.
 
     Raises:
         InputError: there are no texts, or labels do not fit.
         WorkError: the attack breaks the rules, or the target cannot answer.
     """
     _check(target, task)
-    ledger = Ledger(Budget(samples=len(task.texts), per_sample=task.budget))
+    ledger = Ledger(Budget(samples=len(task.texts), per_sample=task.budget, seconds=seconds))
+    ledger.begin()
     witness = Seeking(task)
     tell = progress or (lambda _done, _total, _note: None)
     search = attack.search(task, np.random.default_rng(seed))

@@ -18,11 +18,11 @@ from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import Metric
 from bartizan.core.system import Artefact, Declaration, ModelPart, RedTeam, System
-from bartizan.redteam.check import ALL, AttackCheck, offered, outcome_of, stream, why_not
+from bartizan.redteam.check import ALL, AttackCheck, limited, offered, outcome_of, stream, why_not
 from bartizan.redteam.engine import Progress, Run
 from bartizan.redteam.family import Case, Measurement, Measuring, Point
 from bartizan.redteam.ledger import Budget
-from bartizan.redteam.statistics import bootstrap, metric, proportion
+from bartizan.redteam.statistics import bootstrap, confusion, metric, proportion
 from bartizan.redteam.text import TextAttack, TextEvaded, TextTask, edits, play_text, seen
 from bartizan.targets.text import TextTarget, TextTargets
 from bartizan.targets.text_table import Texts, read_texts
@@ -163,13 +163,13 @@ class TextCheck(AttackCheck):
         attack: Any = self.variants[0]
         material = text_material_of(system, subject)
         seed = material.settings.seed
-        case = text_case(attack, material, stream(seed, self.family.name))
+        case = limited(text_case(attack, material, stream(seed, self.family.name)), material.settings)
         tell: Progress = context.progress
         targets = context.service(TextTargets)  # type: ignore[type-abstract]  # a protocol is what a port is
         with targets.open(system, subject) as target:
             check_text_target(target, material)
             drawn = int(stream(seed, attack.name, "search").integers(2**31))
-            found = play_text(target, attack, case.task, seed=drawn, progress=tell)
+            found = play_text(target, attack, case.task, seed=drawn, progress=tell, seconds=case.budget.seconds)
         spent = Run(iter(()), budget=case.budget)  # type: ignore[arg-type]  # it only carries the ledger
         spent.ledger = found.ledger
         return outcome_of(attack, case, spent, measured_texts(found, material, case.truth, seed), seed=seed)
@@ -241,8 +241,8 @@ class _Judgement:
         task, count = self.found.task, self.found.task.classes
         return {
             "classes": list(self.material.model.classes),
-            "clean": _confusion(task.labels, self.found.clean, count),
-            "under_attack": _confusion(task.labels, self.answered, count),
+            "clean": confusion(task.labels, self.found.clean, count),
+            "under_attack": confusion(task.labels, self.answered, count),
             "max_change": task.max_change,
         }
 
@@ -295,13 +295,6 @@ class _Judgement:
                 "on misspelt texts too, or on parts of words; give no scores; limit queries; then measure again.",
             ),
         )
-
-
-def _confusion(labels: NDArray[np.int64], answers: NDArray[np.int64], count: int) -> list[list[int]]:
-    table = np.zeros((count, count), dtype=np.int64)
-    np.add.at(table, (labels, answers), 1)
-    counted: list[list[int]] = table.tolist()
-    return counted
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -29,6 +30,10 @@ from bartizan.wiring.workspace import Workspace, load
 
 T = TypeVar("T")
 MAX_BUDGET = 10_000_000
+BUDGETS = frozenset({"query_budget", "gradient_budget", "extraction_budget"})
+"""Settings that another number of queries stands in for."""
+TRAINED = frozenset({"shadow_models", "poison_rates", "repeats"})
+"""Settings that limit attacks which train models instead of asking one."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,34 +252,75 @@ def trial(
     listener: Listener,
     names: Sequence[str] = (),
     *,
-    budget: int = 0,
+    budget: int | None = None,
+    seconds: float | None = None,
     served: Served | None = None,
     checks: Sequence[AttackCheck] = (),
 ) -> Iterator[Trial]:
-    """Try attacks with another budget, or on a served model. Nothing is recorded: it is not what was declared.
+    """Try attacks with another budget or time, or on a served model. Nothing is recorded: it is not what was declared.
 
     ``checks`` are tried instead of installed attacks.
 
     Raises:
-        InputError: an attack does not exist or does not apply.
+        InputError: an attack does not exist or does not apply, or the budget or the time changes nothing about it.
         WorkError: the model has no clean scan, or cannot be asked.
     """
-    system = workspace.system()
-    if budget:
-        system = with_budget(system, budget)
+    system = with_budget(workspace.system(), budget, seconds)
     checks = checks or chosen(system, names)
     if served and not names:
         checks = [check for check in checks if not any(Access.TRAINING in each.needs for each in check.variants)]
+    if budget is not None:
+        _refuse_idle("--budget", checks, _why_no_budget)
+    if seconds is not None:
+        _refuse_idle("--seconds", checks, _why_no_seconds)
     for check in checks:
         for subject in check.subjects(system):
             yield _tried(workspace, listener, system, check=check, subject=subject, served=served)
 
 
-def with_budget(system: System, budget: int) -> System:
-    """The same system with other numbers of queries. Raises InputError when it is no number of queries."""
-    if not 1 <= budget <= MAX_BUDGET:
+def _refuse_idle(option: str, checks: Sequence[AttackCheck], why_not: Callable[[AttackCheck], str]) -> None:
+    """Refuse an option that would change nothing about an attack."""
+    reasons = [reason for check in checks if (reason := why_not(check))]
+    fit = [check.name.removeprefix(CHECK_PREFIX) for check in checks if not why_not(check)]
+    if reasons:
+        named = " ".join(f"--only {name}" for name in fit)
+        raise InputError(
+            f"{option} changes nothing about {'; '.join(reasons)}",
+            remedy=f"name those that it changes: {named}." if fit else f"leave {option} out.",
+        )
+
+
+def _why_no_budget(check: AttackCheck) -> str:
+    """Why a number of queries and gradients means nothing to an attack; empty when it does."""
+    attack, name = check.variants[0], check.name.removeprefix(CHECK_PREFIX)
+    if Access.WEIGHTS in attack.needs and Access.GRADIENTS not in attack.needs:
+        return f"{name}, which reads the model and asks no queries"
+    if Access.TRAINING not in attack.needs and BUDGETS & {*check.family.settings}:
+        return ""
+    limits = [field for field in check.family.settings if field in TRAINED]
+    return f"{name}" + (f", which is limited by {' and '.join(limits)} in [redteam]" if limits else "")
+
+
+def _why_no_seconds(check: AttackCheck) -> str:
+    if check.family.name != "availability":
+        return ""
+    return f"{check.name.removeprefix(CHECK_PREFIX)}, which times answers and ends by its number of items"
+
+
+def with_budget(system: System, budget: int | None, seconds: float | None = None) -> System:
+    """The same system with other numbers of queries and gradients, and another time; None leaves what is declared.
+
+    Raises:
+        InputError: it is no number of queries, or no time.
+    """
+    if budget is not None and not 1 <= budget <= MAX_BUDGET:
         raise InputError(f"a budget of {budget} queries", remedy=f"give 1 to {MAX_BUDGET}.")
-    settings = msgspec.structs.replace(system.declaration.redteam, query_budget=budget, extraction_budget=budget)
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(f"{seconds:g} seconds", remedy="give more than none.")
+    other: dict[str, Any] = {} if budget is None else dict.fromkeys(BUDGETS, budget)
+    if seconds is not None:
+        other["seconds"] = seconds
+    settings = msgspec.structs.replace(system.declaration.redteam, **other)
     declaration: Declaration = msgspec.structs.replace(system.declaration, redteam=settings)
     return msgspec.structs.replace(system, declaration=declaration)
 

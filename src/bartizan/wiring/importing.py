@@ -14,6 +14,7 @@ from bartizan.core.errors import InputError, TrustError
 from bartizan.core.ports import Signer
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact
+from bartizan.redteam import registry
 from bartizan.redteam.imports import External, read_results
 from bartizan.wiring import results
 from bartizan.wiring.serving import choose
@@ -21,6 +22,8 @@ from bartizan.wiring.workspace import Workspace
 
 EXTERNAL = "external"
 """Family of what was not measured here."""
+NOT_SAID = "not said"
+"""Stands for the model of a result that names none by its digest."""
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,15 +56,25 @@ def import_result(
 
 
 def _check(each: External, model: Artefact, techniques: Sequence[str]) -> None:
-    known = catalogue().techniques
+    known = _known_techniques()
     for technique in (*each.techniques, *techniques):
-        if technique.startswith("T") and technique not in known:
-            raise InputError(f"the catalogue has no technique {technique!r}", remedy="see `bartizan catalogue`.")
+        if technique not in known:
+            raise InputError(
+                f"the catalogue has no technique {technique!r}",
+                remedy="name one of `bartizan catalogue`, or an ATLAS or NIST technique that it knows.",
+            )
     if each.model_sha256 and each.model_sha256 != model.digest:
         raise InputError(
             f"this result is about a model {each.model_sha256[:12]}, and {model.id} is {model.digest[:12]}",
             remedy="attack the model as it is now, or name another one with --about.",
         )
+
+
+def _known_techniques() -> frozenset[str]:
+    """Ids of the catalogue's techniques, and those of other lists by which it, or an installed attack, knows them."""
+    ids = {name for entry in catalogue().techniques.values() for name in (entry.id, *entry.atlas, *entry.nist)}
+    ids.update(name for attack in registry.attacks() for name in (attack.technique, *attack.atlas))
+    return frozenset(ids | {name.rpartition(".")[0] for name in ids if name.count(".") > 1})
 
 
 def _allowed(workspace: Workspace, signer: Signer) -> str:
@@ -104,7 +117,7 @@ def assessment(
     threat = predicates.Threat(position=each.position, access=each.access) if each.position else None
     return predicates.Assessment(
         method=each.attack,
-        summary=f"Claimed by {tool}, not measured here: {each.summary or each.attack}.",
+        summary=f"Claimed by {tool}, not measured here: {each.summary or each.attack}.{_about(each)}",
         check=predicates.CheckRef(name=name, version=each.version or "unknown"),
         inputs=(predicates.Input.of(model.id, model.digest),),
         metrics=each.metrics,
@@ -113,8 +126,20 @@ def assessment(
         threat=threat,
         budget=each.budget,
         seed=each.seed,
-        settings={"tool": tool, "claimed": each.claimed, "source": source},
+        settings={
+            "tool": tool,
+            "claimed": each.claimed,
+            "source": source,
+            "attacked_model": each.model_sha256 or NOT_SAID,
+        },
     )
+
+
+def _about(each: External) -> str:
+    """What to say of a claim that does not say which model it is about."""
+    if each.model_sha256:
+        return ""
+    return " The result does not say by a digest which model was attacked; whoever signed it says that it was this one."
 
 
 def _report(name: str, model: Artefact, each: External, data: bytes) -> bytes:

@@ -125,7 +125,8 @@ def test_an_attack_over_http_finds_what_it_finds_in_process_and_every_row_is_cou
         there = play(target, HopSkipJump(), task, seed=3)
         sent = sum(len(rows_of(body)) for _, body in asked)
     assert there.rows.tobytes() == here.rows.tobytes()
-    assert target.sent == sent == 1 + there.ledger.queries + 2 * len(task.rows)
+    again = 2 * 2 * len(task.rows)  # the samples and what was found for them, twice: does it answer at random?
+    assert target.sent == sent == 1 + there.ledger.queries + again
     assert there.ledger.spent.max() <= 120
 
 
@@ -296,19 +297,16 @@ def test_numbers_that_nobody_can_compute_with_are_errors_with_a_name(answer):
 
 
 @pytest.mark.parametrize(
-    ("classes", "datatype", "data", "labels"),
+    ("name", "classes", "datatype", "data", "labels"),
     [
-        (("no", "yes"), "INT64", [0, 1, 1], [0, 1, 1]),
-        (("no", "yes"), "BYTES", ["yes", "no", "yes"], [1, 0, 1]),
-        (("no", "yes"), "FP32", [0.2, 0.9, 0.4], [0, 1, 0]),
-        (("no", "yes", "perhaps"), "FP64", [2.0, 0.0, 1.0], [2, 0, 1]),
+        ("predict", ("no", "yes"), "INT64", [0, 1, 1], [0, 1, 1]),
+        ("output_0", ("no", "yes"), "INT64", [0, 1, 1], [0, 1, 1]),
+        ("output_0", ("no", "yes"), "BYTES", ["yes", "no", "yes"], [1, 0, 1]),
+        ("output_0", ("no", "yes"), "FP32", [0.2, 0.9, 0.4], [0, 1, 0]),
+        ("output_0", ("no", "yes", "perhaps"), "BYTES", ["perhaps", "no", "yes"], [2, 0, 1]),
     ],
 )
-@pytest.mark.parametrize("name", ["predict", "output_0"])
 def test_labels_may_stand_in_a_column(name, classes, datatype, data, labels):
-    if name == "predict" and datatype == "FP32":
-        pytest.skip("a tensor that is named after labels holds none of these")
-
     def column(_path, body):
         count = len(rows_of(body))
         return ok({"outputs": [tensor(name, datatype, [count, 1], data[:count])]})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,17 @@ import pytest
 
 from bartizan.adapters.callable_target import CallableTarget
 from bartizan.core.errors import InputError, WorkError
+from bartizan.redteam import campaign as campaigns
+from bartizan.redteam.attacks.evasion.autoattack import AutoAttack
+from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.attacks.evasion.pgd import PGD
 from bartizan.redteam.attacks.evasion.square import Square
-from bartizan.redteam.campaign import Campaign, Processes, WorkLedger, conduct
+from bartizan.redteam.attacks.evasion.transfer import Transfer
+from bartizan.redteam.campaign import Campaign, Found, Processes, WorkLedger, conduct
 from bartizan.redteam.planning import Threshold
-from fixtures.campaigns import campaign, model, open_mortal
+from bartizan.targets.dependent import read_dependents
+from bartizan.targets.feasible import Codes, OneHot
+from fixtures.campaigns import CountedOpener, campaign, model, open_mortal, open_victim
 
 TESTS = Path(__file__).parents[2]
 
@@ -134,6 +143,117 @@ def test_results_of_another_model_budget_or_block_are_never_taken_for_these():
     assert len(keys) == 6
     other = campaign()
     assert Campaign(other.opener, "another", other.task, other.attacks, other.seeds, other.block).key not in keys
+
+
+def on(**more):
+    """The campaign with other things in its space."""
+    whole = campaign()
+    return replace(whole, task=replace(whole.task, space=replace(whole.task.space, **more)))
+
+
+OTHER_SPACES = {
+    "columns": {"columns": tuple(f"other{place}" for place in range(30))},
+    "codes": {"codes": (Codes(0, np.array([1.0, 2.0])),)},
+    "other codes": {"codes": (Codes(0, np.array([1.0, 3.0])),)},
+    "one_hot": {"one_hot": (OneHot(np.array([1, 2]), may_be_empty=False),)},
+    "one_hot that may be empty": {"one_hot": (OneHot(np.array([1, 2]), may_be_empty=True),)},
+    "channels": {"channels": 3},
+    "dependent": {"dependent": read_dependents({"f1": "f2 + f3"}, [f"f{place}" for place in range(30)])},
+    "another formula": {"dependent": read_dependents({"f1": "f2 - f3"}, [f"f{place}" for place in range(30)])},
+    "integer": {"integer": np.ones(30, dtype=bool)},
+}
+
+
+def test_results_on_another_space_are_never_taken_for_these():
+    keys = [on(**more).key for more in OTHER_SPACES.values()]
+    assert len({campaign().key, *keys}) == 1 + len(OTHER_SPACES)
+    assert on().key == campaign().key
+
+
+class Parent:
+    """A model that says itself what it is."""
+
+    def __init__(self, digest):
+        self.settings_digest = digest
+
+
+def test_the_key_is_the_same_in_another_process_whatever_the_attacks_hold():
+    imports = "from fixtures.campaigns import *; from bartizan.redteam.attacks.evasion.autoattack import AutoAttack;"
+    script = f"{imports} print(campaign(attacks=(AutoAttack((Square(), HopSkipJump(norm=2.0))),)).key)"
+    key = campaign(attacks=(AutoAttack((Square(), HopSkipJump(norm=2.0))),)).key
+    assert key != campaign(attacks=(AutoAttack((Square(), HopSkipJump(norm=1.0))),)).key
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        assert subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).strip() == key
+
+
+def test_an_attack_that_holds_a_model_says_what_it_is_or_is_refused():
+    one, same_one, other = (campaign(attacks=(Transfer((Parent(digest),)),)) for digest in ("aa", "aa", "bb"))
+    assert one.key == same_one.key != other.key
+    unknown = campaign(attacks=(Transfer((CallableTarget(lambda rows: rows[:, 0], features=30, classes=2),)),))
+    with pytest.raises(InputError, match=r"evasion\.transfer\.models\[0\]") as error:
+        conduct(unknown)
+    assert "settings_digest" in error.value.remedy
+
+
+def test_a_campaign_is_packed_once_however_many_shards_and_processes_there_are(alone):
+    opener = CountedOpener()
+    same(conduct(campaign(opener), executor=Processes(2)), alone)
+    assert opener.packed == 1
+
+
+def test_what_cannot_be_sent_to_a_process_is_said():
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        conduct(campaign(lambda: open_victim()), executor=Processes(1))  # noqa: PLW0108 - it has no name
+
+
+def test_the_key_is_made_once(alone, monkeypatch):
+    made = Counter()
+    digest = campaigns.settings_digest_of
+
+    def counted(what, name):
+        made[name] += 1
+        return digest(what, name)
+
+    monkeypatch.setattr(campaigns, "settings_digest_of", counted)
+    same(conduct(campaign()), alone)
+    assert set(made.values()) == {1}
+
+
+class Unmoved:
+    """An executor that finds nothing anywhere, at once, and in an odd order."""
+
+    def run(self, function, items):
+        task = function.campaign.task
+        for item in sorted(items, key=lambda shard: shard.start % 7):
+            rows, labels = task.rows[item.start : item.stop], task.labels[item.start : item.stop]
+            spent = np.ones(len(rows), dtype=np.int64)
+            yield item, Found(rows, labels, labels, spent, 0 * spent)
+
+
+@pytest.mark.parametrize("until", [None, Threshold(0.9999)])
+def test_the_work_for_a_shard_does_not_grow_with_the_number_of_shards(monkeypatch, until):
+    counted = Counter()
+    shard, book = campaigns.Shard, campaigns._Book
+
+    def made(*fields):
+        counted["shards"] += 1
+        return shard(*fields)
+
+    class Book(book):
+        def _result(self, blocks):
+            counted["blocks"] += len(blocks)
+            return super()._result(blocks)
+
+    monkeypatch.setattr(campaigns, "Shard", functools.wraps(shard)(made))
+    monkeypatch.setattr(campaigns, "_Book", Book)
+    small = campaign(attacks=(Square(),), block=2)
+    rows, labels = np.tile(small.task.rows, (50, 1)), np.tile(small.task.labels, 50)
+    large = replace(small, task=replace(small.task, rows=rows, labels=labels))
+    found = conduct(large, executor=Unmoved(), until=until)
+    assert (len(found.robust), found.queries) == (2000, 2000)
+    assert counted["shards"] <= 5 * 1000
+    assert counted["blocks"] <= 2 * 1000
 
 
 def test_it_stops_when_a_gate_is_decided_and_says_so_with_an_interval_that_allows_for_it(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan.core.errors import BudgetError
+from bartizan.redteam import ledger as ledgers
 from bartizan.redteam.ledger import Budget, Ledger, ordinals
 
 batches = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=12)
@@ -62,3 +64,21 @@ def test_training_runs_are_counted_too():
     ledger.charge_fit()
     with pytest.raises(BudgetError, match="all 1 training runs are spent"):
         ledger.charge_fit()
+
+
+def test_when_the_time_is_over_nothing_is_charged_and_beginning_again_gives_no_more(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(ledgers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    ledger = Ledger(Budget(samples=1, per_sample=9, fits=9, seconds=5))
+    one = np.zeros(1, dtype=np.int64)
+    ledger.begin()
+    now[0] += 4
+    ledger.begin()
+    ledger.charge(one)
+    ledger.charge_gradients(one)
+    assert not ledger.late
+    now[0] += 2
+    for refused in (lambda: ledger.charge(one), lambda: ledger.charge_gradients(one), ledger.charge_fit):
+        with pytest.raises(BudgetError, match="5 seconds of this run are over"):
+            refused()
+    assert (ledger.queries, ledger.gradients, ledger.fits, ledger.late) == (1, 1, 0, True)

@@ -89,6 +89,7 @@ STRICTER: dict[str, dict[str, Any]] = {
     "RedTeam.query_budget": {"minimum": 1, "maximum": 10_000_000},
     "RedTeam.max_change": {"exclusiveMinimum": 0, "maximum": 1_000_000},
     "RedTeam.gradient_budget": {"minimum": 1, "maximum": 10_000_000},
+    "RedTeam.seconds": {"minimum": 0, "maximum": 31_536_000},
     "RedTeam.poison_rates": {
         "minItems": 1,
         "maxItems": 20,

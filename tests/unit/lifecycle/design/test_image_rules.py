@@ -73,6 +73,7 @@ BROKEN = [
     ([("max_change = 0.1", 'max_change = 0.1\nnorm = "linfinity"')], "redteam.norm", "linf"),
     ([("max_change = 0.1", 'max_change = 0.1\nnorm = "l0"')], "redteam.max_change", "number of columns or pixels"),
     ([("max_change = 0.1", "max_change = 0.1\ngradient_budget = 0")], "redteam.gradient_budget", "too small"),
+    ([("max_change = 0.1", "max_change = 0.1\nseconds = -1")], "redteam.seconds", "too small"),
 ]
 
 

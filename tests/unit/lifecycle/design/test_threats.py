@@ -25,6 +25,7 @@ from bartizan.lifecycle.design.threatmodel import THREATENS, ThreatModel, downst
 from bartizan.lifecycle.design.threats import _USUAL_ADVERSARIES, ThreatModelCheck
 from bartizan.lifecycle.plan import current_digests, documents, plan
 from bartizan.wiring.results import statement_of, store_form
+from fixtures.atlas_releases import newer_release
 from fixtures.systems import Quiet, declared, make_system
 
 EXPOSURE = {"interface": "partners", "output": "label", "profile": "public-api-classifier"}
@@ -42,21 +43,6 @@ def model_of(system) -> ThreatModel:
 
 def found(rule, system):
     return [finding for finding in run(system).findings if finding.rule == rule]
-
-
-def newer_release(**techniques):
-    """Bytes of an ATLAS release of format 6 that knows all the catalogue knows, with changes."""
-    names = catalogue().entries.atlas
-    wanted = {**names.techniques, **techniques}
-    release = {
-        "format-version": "6.0.0",
-        "collection": {"name": "ATLAS", "version": "2026.12"},
-        "tactics": {key: {"name": name} for key, name in names.tactics.items()},
-        "techniques": {key: {"name": name} for key, name in wanted.items() if name},
-        "mitigations": {key: {"name": name} for key, name in names.mitigations.items()},
-        "relationships": {},
-    }
-    return msgspec.json.encode(release)
 
 
 @pytest.mark.control("1.2-a")
@@ -344,8 +330,7 @@ def test_inputs_follow_what_the_model_reads_and_nothing_else():
         assert inputs(**change)["settings:design.threats"] != plain["settings:design.threats"]
 
 
-@pytest.mark.control("1.1-e")
-def test_the_catalogue_version_is_stored_and_an_imported_release_flags_outdated_ids():
+def test_the_catalogue_version_is_stored_and_a_newer_release_flags_outdated_ids():
     outcome = run(make_system())
     assert outcome.predicate.facts["catalogue"] == catalogue().version
     assert outcome.predicate.facts["atlas"] == "2026.09"

@@ -98,7 +98,7 @@ def test_the_budget_is_never_exceeded_counted_at_the_target(attack, budget):
     task, target = pictures(10, budget=budget), CountedTorch()
     found = play(target, attack, task)
     assert found.ledger.spent.max() <= budget
-    assert target.rows == found.ledger.queries + 2 * len(task.rows)
+    assert target.rows == found.ledger.queries + 4 * len(task.rows)
 
 
 @pytest.mark.parametrize("attack", EVERY, ids=lambda attack: attack.name)
