@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from bartizan.lifecycle.develop.choose.candidate import Aspect
+from bartizan.lifecycle.develop.choose.comparison import FIXED
 from bartizan.wiring.workspace import Workspace
 from fixtures.project import bartizan, declare
 
@@ -155,18 +157,24 @@ def test_more_capacity_than_the_simplest_adequate_model_needs_a_reason(place, as
 def test_each_choice_is_recorded_with_its_alternatives(place, ask_in):
     folder, _, _ = place
     ask_in(folder, "compare", *QUICK)
-    code, _, errors = ask_in(
-        folder, "compare", "choose", "tree", "--role", "risk-owner", "--reason", "its rules fit on a card"
-    )
-    assert code == 0, errors
-    tree = {choice["aspect"]: choice for choice in decided(folder)["details"]["choices"]}
-    assert set(tree) == {"algorithm", "architecture", "data", "hyper-parameters"}
-    ask_in(folder, "compare", "choose", "logistic", "--role", "risk-owner")
-    linear = {choice["aspect"]: choice for choice in decided(folder)["details"]["choices"]}
-    assert "configuration" in linear
-    for choice in [*tree.values(), *linear.values()]:
-        assert len(choice["alternatives"]) > 1
-        assert choice["why"]
+    for name in ("tree", "forest", "logistic"):
+        code, _, errors = ask_in(
+            folder, "compare", "choose", name, "--role", "risk-owner", "--reason", "its rules fit on a card"
+        )
+        assert code == 0, errors
+        choices = decided(folder)["details"]["choices"]
+        # Architecture, configuration, data, algorithm and hyper-parameters, each of them, whatever was chosen.
+        assert {choice["aspect"] for choice in choices} == set(Aspect)
+        for choice in choices:
+            assert len(choice["alternatives"]) > 1
+            assert choice["chosen"] in [other["value"] for other in choice["alternatives"]]
+            assert choice["why"]
+    fixed = {choice["aspect"]: choice for choice in choices if choice["chosen"] == FIXED}
+    assert set(fixed) == {"architecture"}  # a straight line has none; others of the comparison do
+    assert {other["value"].partition(":")[0] for other in fixed["architecture"]["alternatives"][1:]} == {
+        "tree",
+        "forest",
+    }
 
 
 def test_what_was_measured_is_taken_over(place, ask_in):

@@ -28,6 +28,7 @@ from bartizan.lifecycle.design.mapping import attack_map
 from bartizan.wiring import deciding, results
 from bartizan.wiring.assure import situation
 from bartizan.wiring.workspace import Workspace, utc_now
+from fixtures.atlas_releases import newer_release
 from fixtures.project import bartizan, declare
 from integration.test_documentation import follow
 
@@ -381,6 +382,37 @@ def test_there_is_a_catalogue_of_standards_with_versions_and_check_dates(ask, as
     assert [(each["type"], each["standing"]) for each in stated] == [("reference", "holds")]
 
 
+@pytest.mark.control("1.1-e")
+def test_the_catalogue_version_is_stored_and_a_newer_release_of_atlas_flags_outdated_ids(ask, ask_in, place):
+    known = catalogue()
+    assert shown(ask_in, place, "design.threats")["facts"]["catalogue"] == known.version
+    release, same = place / "newer.yaml", place / "same.yaml"
+    same.write_bytes(newer_release())
+    assert "0 ids of" in ask("catalogue", "atlas", str(same))
+    release.write_bytes(newer_release(**{"AML.T0015": "Evade Predictive Model", "AML.T0013": None, "AML.T0063": None}))
+    code, said, _ = ask_in(place, "catalogue", "atlas", str(release), "--json", "--state")
+    told = json.loads(said)
+    assert (code, told["catalogue"], told["release"]) == (1, known.version, "2026.12")
+    flagged = [(entry["id"], entry["state"]) for entry in told["outdated"]]
+    assert flagged == [("AML.T0013", "unknown"), ("AML.T0015", "renamed"), ("AML.T0063", "unknown")]
+    assert all(entry["used_by"] for entry in told["outdated"])
+    facts = shown(ask_in, place, "atlas-release")["facts"]
+    assert (facts["catalogue"], facts["release"]) == (known.version, "2026.12")
+    assert facts["outdated"] == ["AML.T0013", "AML.T0015", "AML.T0063"]
+
+
+def shown(ask_in, folder, what):
+    """The newest statement of a kind, as the command line shows it."""
+    rows = [each for each in json.loads(ask_in(folder, "evidence", "list", "--json")[1]) if each["what"] == what]
+    return json.loads(ask_in(folder, "evidence", "show", rows[-1]["envelope"])[1])["predicate"]
+
+
+@pytest.mark.parametrize("content", ["junk", "techniques: {}", ""])
+def test_a_file_that_is_no_release_of_atlas_is_refused(ask, place, content):
+    (place / "odd.yaml").write_text(content)
+    assert "ATLAS" in ask("catalogue", "atlas", str(place / "odd.yaml"), code=2)
+
+
 @pytest.mark.control("2.1-l")
 def test_labelling_instructions_are_versioned_and_the_label_set_refers_to_them(ask, ask_in, brief, place):
     space = Workspace(place)
@@ -478,6 +510,8 @@ ROW = {"inputs": [{"name": "features", "shape": [1, 30], "datatype": "FP64", "da
 def test_the_gateway_serves_the_notice_and_puts_uncertainty_and_a_note_beside_answers(ask, ask_in, brief, place):
     brief("user")
     assert register(ask_in, place)["user"]["state"] == "valid"  # the briefing of users is recorded
+    ask("assure", "--gate", "deploy", "--only", "data.poison")  # measures accuracy on the way
+    right = shown(ask_in, place, "data.poison")["metrics"]["accuracy"]
     ask("notice", "-o", str(place / "public"))
     ours = (place / "public" / "tumour.md").read_bytes()
     with serving(place) as port:
@@ -493,8 +527,15 @@ def test_the_gateway_serves_the_notice_and_puts_uncertainty_and_a_note_beside_an
         beside = json.loads(answer)["parameters"]
         assert status == 200
         assert beside["note"].startswith("This is an estimate for: order a pathologist's worklist.")
-        assert "has not been measured" in beside["uncertainty"]  # nothing was measured here, and that is said
+        assert beside["uncertainty"].startswith(f"On {right['n']} cases that it had not seen it was right in ")
+        for share in (right["value"], right["low"], right["high"]):
+            assert f"{100 * share:.0f} %" in beside["uncertainty"]
         assert beside["notice"] == "/notice"
+
+
+def test_where_nothing_was_measured_that_is_said_beside_answers(ask, place):
+    ask("notice", "-o", str(place / "public"))
+    assert "has not been measured" in (place / "public" / "tumour.md").read_text()
 
 
 def test_the_page_on_guidance_does_what_it_says(place):

@@ -115,6 +115,33 @@ def test_every_number_of_the_red_team_has_an_interval_a_budget_and_a_seed(assure
             assert metric["n"] >= 1
 
 
+@pytest.mark.control("A-MLSG-004-C001")
+def test_the_report_page_has_the_confusion_of_each_class_under_attack(assured_once, ask_in):
+    """Rows are true classes, columns answers; the counts are those of the signed measurement."""
+    rows = json.loads(ask_in(assured_once, "evidence", "list", "model:tumour", "--json")[1])
+    (found,) = [row["envelope"] for row in rows if row["what"] == "redteam.evasion.hopskipjump"]
+    metrics = json.loads(ask_in(assured_once, "evidence", "show", found)[1])["predicate"]["metrics"]
+    page = (assured_once / "bartizan-report" / "index.html").read_text(encoding="utf-8")
+    (attack,) = re.findall(rf'<[^>]+id="a-{found[:12]}".*?(?=id="a-|</section>)', page, re.DOTALL)
+    clean, attacked = confusion(attack, "Clean"), confusion(attack, "Under attack")
+    assert list(clean) == list(attacked) == ["benign", "malignant"]
+    for name in attacked:
+        assert sum(attacked[name]) == sum(clean[name]) > 0
+    total = sum(map(sum, attacked.values()))
+    assert total == metrics["robust_accuracy"]["n"]
+    right = attacked["benign"][0] + attacked["malignant"][1]
+    assert right / total == pytest.approx(metrics["robust_accuracy"]["value"], abs=1e-5)
+    assert right < clean["benign"][0] + clean["malignant"][1]
+
+
+def confusion(page, title):
+    """True class to its counts, from the table that is called so."""
+    start = page.index(f"<caption>{title}: true class (rows) against predicted class (columns), counts")
+    body = page[start : page.index("</table>", start)]
+    lines = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', body, re.DOTALL)
+    return {name: [int(count) for count in re.findall(r">(\d+)</td>", cells)] for name, cells in lines}
+
+
 def test_statements_name_no_place_on_this_machine(assured_once, ask_in):
     for row in json.loads(ask_in(assured_once, "evidence", "list", "--json")[1]):
         assert str(assured_once) not in ask_in(assured_once, "evidence", "show", row["envelope"])[1]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import msgspec
 
+from bartizan.catalogue.atlas import MAX_BYTES, outdated, read_atlas
 from bartizan.catalogue.load import catalogue as load_catalogue
 from bartizan.cli.main import FOUND, OK
-from bartizan.cli.output import as_json, say, show, show_json, table, workspace
+from bartizan.cli.output import as_json, load, say, show, show_json, table, workspace
 from bartizan.core.errors import InputError
-from bartizan.wiring.standards import overdue, state_standards
+from bartizan.wiring.standards import overdue, state_release, state_standards
 
 
 @click.group()
@@ -118,3 +121,33 @@ def standards(ctx: click.Context, max_age: str, state: bool, as_json: bool) -> i
     for entry in late:
         say(f"{entry.name} was last checked on {entry.checked}, longer ago than {max_age}")
     return FOUND if late else OK
+
+
+@catalogue.command()
+@click.argument("release", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--state", is_flag=True, help="Sign what was found into the ledger of this project.")
+@as_json
+@click.pass_context
+def atlas(ctx: click.Context, release: Path, state: bool, as_json: bool) -> int:
+    """Compare the catalogue with a release of MITRE ATLAS in FILE: ids that were retired, renamed or are gone.
+
+    Nothing is changed by it: the catalogue is part of Bartizan. Exit code 1 when there are such ids.
+
+    \b
+    Example: bartizan catalogue atlas ATLAS-2026.12.yaml
+             bartizan catalogue atlas ATLAS-2026.12.yaml --state
+    """
+    content = read_atlas(load("bartizan.cli.files:read_small")(release, MAX_BYTES))
+    known = load_catalogue()
+    found = outdated(known, content)
+    if as_json:
+        versions = {"catalogue": known.version, "atlas": known.entries.atlas.content, "release": content.version}
+        show_json({**versions, "outdated": found})
+    else:
+        rows = [(entry.id, entry.state, entry.name, entry.now, " ".join(entry.used_by)) for entry in found]
+        table(("ID", "STATE", "NAME HERE", "NOW", "USED BY"), rows)
+    if state:
+        say(f"stated as {state_release(workspace(ctx), content, found)[:12]}")
+    ours = f"catalogue {known.version} with ATLAS {known.entries.atlas.content}"
+    say(f"{len(found)} ids of {ours} are out of date in ATLAS {content.version or 'of no version'}")
+    return FOUND if found else OK

@@ -129,10 +129,18 @@ def run(
 
 
 def _startable(waiting: Iterable[Job], running: Iterable[Job]) -> list[Job]:
-    """Jobs none of whose predecessors is still to come."""
+    """Jobs none of whose predecessors is still to come, on their subject or on anything else that they rest on.
+
+    A check that opens a second model, such as the parent of its subject, needs that one scanned too.
+    """
     waiting = list(waiting)
     pending = {(job.check.name, job.subject.id) for job in [*waiting, *running]}
-    return [job for job in waiting if not any((name, job.subject.id) in pending for name in job.check.after)]
+
+    def held(job: Job) -> bool:
+        rests_on = (job.subject.id, *job.inputs)
+        return any((name, about) in pending for name in job.check.after for about in rests_on)
+
+    return [job for job in waiting if not held(job)]
 
 
 def _blocked(job: Job, well: Mapping[str, bool]) -> str:

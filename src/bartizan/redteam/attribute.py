@@ -123,7 +123,7 @@ class AttributeInference:
         members = game.members
         gain = right.astype(np.float64) - imputed
         on_members, on_others = _gain(gain[members], rng), _gain(gain[~members], rng)
-        leak = _apart(on_members, on_others)
+        leak = statistics.apart(on_members, on_others)
         metrics = {
             "accuracy": statistics.proportion(int(right[members].sum()), int(members.sum())),
             "accuracy_without_model": statistics.proportion(int(imputed[members].sum()), int(members.sum())),
@@ -249,14 +249,6 @@ def _gain(gain: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
     value = float(gain.mean())
     low, high = min(value, interval.low), max(value, interval.high)
     return Estimate(value, statistics.Interval(low, high), len(gain), "paired bootstrap")
-
-
-def _apart(one: Estimate, two: Estimate) -> Estimate:
-    """Difference of two independent estimates, by their intervals (Zou and Donner 2008)."""
-    gap = one.value - two.value
-    down = float(np.hypot(one.value - one.interval.low, two.interval.high - two.value))
-    up = float(np.hypot(one.interval.high - one.value, two.value - two.interval.low))
-    return Estimate(gap, statistics.Interval(gap - down, gap + up), min(one.n, two.n), "intervals combined")
 
 
 def _places(task: AttributeTask) -> range:

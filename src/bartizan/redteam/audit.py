@@ -83,9 +83,13 @@ def best_bound(
 
 
 def _guessed(scores: NDArray[np.float64], inside: NDArray[np.bool_], share: float) -> tuple[int, int]:
-    """Right guesses, and guesses, when the extremes of each run are guessed; ties fall by position."""
-    each = max(1, round(share * scores.shape[1] / 2))
+    """Right guesses, and guesses, when the extremes of each run are guessed; ties fall by position.
+
+    No coin is guessed twice: of an odd number that are all to be guessed the middle one is left out.
+    """
+    coins = scores.shape[1]
+    each = min(max(1, round(share * coins / 2)), coins // 2)
     order = np.argsort(scores, axis=1, kind="stable")
-    called_in = np.take_along_axis(inside, order[:, -each:], axis=1)
+    called_in = np.take_along_axis(inside, order[:, coins - each :], axis=1)
     called_out = np.take_along_axis(inside, order[:, :each], axis=1)
     return int(called_in.sum() + (~called_out).sum()), called_in.size + called_out.size

@@ -20,7 +20,7 @@ from bartizan.redteam.attack import Attack, Fit, Request
 from bartizan.redteam.engine import Run
 from bartizan.redteam.family import Case, Material, Measurement, Measuring, Point, ask
 from bartizan.redteam.ledger import Budget
-from bartizan.redteam.membership import HEADLINE, RULES, Shadows, chance_of, logits
+from bartizan.redteam.membership import HEADLINE, RULES, Shadows, chance_of, edge_of, logits
 from bartizan.redteam.privacy_tasks import Canaries, CanaryTask
 from bartizan.redteam.statistics import Estimate
 from bartizan.targets.protocol import Access
@@ -163,21 +163,31 @@ def _checked(trial: Trial, task: CanaryTask, run: Run) -> Canaries:
 
 def _coins(runs: int, count: int, rng: np.random.Generator) -> Flags:
     """``(runs, count)``: complementary halves in the first half of the runs, fair coins in the audited second."""
-    pairs = runs // 4
+    pairs = _calibrating(runs) // 2
     halves = rng.permuted(np.tile(np.arange(count) % 2 == 0, (pairs, 1)), axis=1)
     coins = rng.random((runs - 2 * pairs, count)) < 0.5  # noqa: PLR2004 - fair
     return np.concatenate([np.stack([halves, ~halves], axis=1).reshape(2 * pairs, count), coins])
 
 
 def _learnt(trial: Trial, canaries: Canaries, fits: Sequence[Fit]) -> Generator[Request, Any, Floats]:
-    """``(runs, count)``: how sure each model is of the label of each canary, as logits."""
+    """``(runs, count)``: how sure each model is of the label of each canary, as logits.
+
+    What draws them in is learnt from the models that calibrate: the scores of one audited model must not
+    rest on another.
+    """
     models, chances = [], []
     for fit in fits:
         models.append((yield fit))  # noqa: PERF401 - a comprehension cannot yield
     for model in models:
         answer = yield ask(canaries.rows, model=model, scores=Access.SCORES in trial.attack.needs)
         chances.append(chance_of(answer, canaries.labels))
-    return logits(np.array(chances))
+    chance = np.array(chances)
+    return logits(chance, edge_of(chance[: _calibrating(len(chance))]))
+
+
+def _calibrating(runs: int) -> int:
+    """How many models, the first ones, calibrate the audit of the others."""
+    return runs // 4 * 2
 
 
 def _with(task: CanaryTask, canaries: Canaries, put: Flags, copies: int, seed: int) -> Fit:
@@ -211,7 +221,7 @@ def _mean_over_runs(values: Floats) -> Estimate:
 
 def _audit(confidence: Floats, inside: Flags, delta: float) -> tuple[float, int, int]:
     """The bound from the second half of the runs, with rules learnt from the first half."""
-    half = len(inside) // 4 * 2
+    half = _calibrating(len(inside))
     known = Shadows(confidence[:half], inside[:half])
     scores = np.array([RULES[HEADLINE](known, sure) for sure in confidence[half:]])
     return audit.best_bound(scores, inside[half:], GUESSED, delta)

@@ -21,7 +21,7 @@ from bartizan.redteam.family import Case, Material, Measurement, Measuring, Poin
 from bartizan.redteam.journal import Answer
 from bartizan.redteam.ledger import Budget
 from bartizan.redteam.segments import Judged, by_class, by_segment
-from bartizan.redteam.statistics import Estimate, bootstrap, metric, proportion
+from bartizan.redteam.statistics import Estimate, bootstrap, confusion, metric, proportion
 from bartizan.redteam.steadiness import AT_RANDOM, asked_again, worst
 from bartizan.redteam.tasks import NORMS, Bounded, EvasionTask
 from bartizan.redteam.windows import is_picture
@@ -329,8 +329,8 @@ class _Judgement:
         count, labels = self.task.classes, self.task.labels
         return {
             "classes": list(self.truth.material.model.classes),
-            "clean": _confusion(labels, self.clean[self.truth.places], count),
-            "under_attack": _confusion(labels, self.answered, count),
+            "clean": confusion(labels, self.clean[self.truth.places], count),
+            "under_attack": confusion(labels, self.answered, count),
             "max_change": self.task.max_change,
         }
 
@@ -436,13 +436,6 @@ class _Judgement:
 
 def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values))
-
-
-def _confusion(labels: Labels, answers: Labels, classes: int) -> list[list[int]]:
-    counts: list[list[int]] = (
-        np.bincount(labels * classes + answers, minlength=classes**2).reshape(-1, classes).tolist()
-    )
-    return counts
 
 
 def _rounded(number: float) -> float | None:

@@ -180,19 +180,20 @@ class _Judgement:
         right = answers[: len(self.labels)] == self.truth.kept.labels
         return proportion(int(right.sum()), len(right))
 
-    def queries_for_faithful(self) -> Estimate:
-        """Queries after which the copy agrees with the model on 90 % of the records.
+    def queries_for_faithful(self) -> Estimate | None:
+        """Queries after which the copy agrees with the model on 90 % of the records; none if it never does.
 
         The interval runs from the first number of queries at which this may be so to the first at
-        which it surely is. What does not happen within the budget is put at the budget.
+        which it surely is. Where that is not seen within the budget the interval ends there, and says so.
         """
         scores = [(queries, self.fidelity(queries)) for queries in self.answers]
-        reached = next((queries for queries, score in scores if score.value >= FAITHFUL), 0)
-        low = next((queries for queries, score in scores if score.interval.high >= FAITHFUL), self.budget)
-        high = next((queries for queries, score in scores if score.interval.low >= FAITHFUL), self.budget)
-        method = "wilson at checkpoints" if reached else "wilson at checkpoints; not reached within the budget"
-        value = reached or self.budget
-        return Estimate(value, Interval(min(low, value), max(high, value)), len(self.labels), method)
+        value = next((queries for queries, score in scores if score.value >= FAITHFUL), None)
+        if value is None:
+            return None
+        low = next(queries for queries, score in scores if score.interval.high >= FAITHFUL)
+        sure = next((queries for queries, score in scores if score.interval.low >= FAITHFUL), None)
+        method = "wilson at checkpoints" if sure else "wilson at checkpoints; not surely reached within the budget"
+        return Estimate(value, Interval(low, max(sure or self.budget, value)), len(self.labels), method)
 
     def all(self) -> Measurement:
         """Everything that is reported."""
@@ -202,13 +203,16 @@ class _Judgement:
             estimates["fidelity_near_boundary"] = self.fidelity_near_boundary(most)
         estimates["substitute_accuracy"] = self.accuracy(self.answers[most])
         metrics = {name: estimate.metric() for name, estimate in estimates.items()}
-        metrics["queries_for_90_percent_fidelity"] = self.queries_for_faithful().metric(unit="queries")
+        if (needed := self.queries_for_faithful()) is not None:
+            metrics["queries_for_90_percent_fidelity"] = needed.metric(unit="queries")
+        more = f"more than {self.budget} queries"
+        never = "" if needed else f" {FAITHFUL:.0%} was not reached: if ever, that takes {more}."
         return Measurement(
-            summary=self.summary(most, estimates),
+            summary=self.summary(most, estimates) + never,
             metrics=metrics,
             curves=self.curves(),
             tables={
-                "victim_accuracy": _plain(self.accuracy(self.labels)),
+                "victim_accuracy": self.accuracy(self.labels).plain(),
                 "constant_copy_fidelity": float(f"{np.bincount(self.labels).max() / len(self.labels):.6g}"),
                 "near_boundary": f"within {2.0**-HALVINGS:g} of the way between records of different answers",
             },
@@ -253,9 +257,3 @@ class _Judgement:
 def _curve(scores: Sequence[tuple[int, Estimate]]) -> tuple[Point, ...]:
     metrics = [(queries, estimate.metric()) for queries, estimate in scores]
     return tuple(Point(float(queries), metric.value, metric.low, metric.high) for queries, metric in metrics)
-
-
-def _plain(estimate: Estimate) -> list[float]:
-    """Value, lower and upper end, for the report."""
-    metric = estimate.metric()
-    return [metric.value, metric.low, metric.high]

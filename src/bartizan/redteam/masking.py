@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +39,30 @@ from bartizan.redteam.attacks.evasion.fgsm import FGSM
 from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.attacks.evasion.pgd import PGD
 from bartizan.redteam.attacks.evasion.square import Square
+from bartizan.redteam.attacks.evasion.transfer import COPIED_ROWS, Transfer
 from bartizan.redteam.ball import EUCLID, box
 from bartizan.redteam.engine import Engine, Run
 from bartizan.redteam.ledger import UNLIMITED, Budget
-from bartizan.redteam.planning import paired
+from bartizan.redteam.planning import holm, paired
 from bartizan.redteam.play import Evaded, play
 from bartizan.redteam.statistics import CONFIDENCE, Estimate, proportion
 from bartizan.redteam.tasks import EvasionTask
 from bartizan.redteam.windows import is_picture
 from bartizan.targets.protocol import Access, Loss, Rows, Target
+from bartizan.targets.tailored import FULL, LABELS, Tailored
 
 Mask = NDArray[np.bool_]
 
 QUERIES = 1000
 """Queries for a sample that the adversary without gradients may ask."""
+OWNED = 500
+"""Own rows, at most, around which the model is asked when it is copied for a transfer."""
+COPY = "transfer from a copy"
+BY_HAND = (
+    "transfer from its differentiable approximation: what cannot be differentiated has to be replaced by hand "
+    "(bartizan.adapters.torch.StraightThrough) and given to the diagnosis"
+)
+"""Why one sign is not looked for where nobody gave ``others``."""
 STANDING, FLAT = 0.05, 0.05
 """Shares of samples that may stand without any bound, or have a slope of exactly 0, before it is a sign."""
 UNSURE = 0.1
@@ -94,6 +104,8 @@ class Verdict(enum.StrEnum):
     """Gradients are sound as far as one sees, but the attack that used them missed what weaker adversaries found."""
     SOUND = "sound"
     """No sign of either."""
+    STOPPED = "no gradients"
+    """The model stops gradients, so that nothing can be claimed from them."""
     NOTHING = "nothing to say"
     """The model is constant, or wrong about every sample."""
 
@@ -151,72 +163,77 @@ def diagnose(
         target: offers gradients and scores.
         task: rows to judge by, with bound and norm; a few hundred show small effects too.
         claimed: the attack by gradients whose result would be claimed; PGD with 40 steps if none is named.
-        others: models to attack in the target's place and carry the rows over: a substitute that was trained
-            apart, or the target itself with what cannot be differentiated approximated.
+        others: models to attack in the target's place and carry the rows over, beside the copy that is trained
+            here: the target itself with what cannot be differentiated approximated, or another model.
         seed: of all attacks.
         confidence: of the verdict and all intervals.
 
     Raises:
         WorkError: the target gives no gradients, or cannot answer.
     """
+    return diagnose_each(target, task, [claimed or PGD()], others=others, seed=seed, confidence=confidence)[0]
+
+
+def diagnose_each(
+    target: Target,
+    task: EvasionTask,
+    claimed: Sequence[Attack],
+    *,
+    others: Mapping[str, Target] | None = None,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> tuple[Masking, ...]:
+    """The same for several attacks, one verdict for each; what they are compared with is run once.
+
+    Raises:
+        WorkError: the target gives no gradients, or cannot answer.
+    """
     if Access.GRADIENTS not in target.offers:
         raise WorkError(f"{target.name} gives no gradients that could be judged", remedy="attack it by queries.")
-    white = play(target, claimed or PGD(), task, seed=seed)
-    right = np.asarray(white.clean == task.labels)
+    whites = [play(target, attack, task, seed=seed) for attack in claimed]
+    right = np.asarray(whites[0].clean == task.labels)
     constant = _is_constant(target, task, seed)
     if not right.any() or constant:
-        return _nothing_to_say(white, right, constant=constant)
-    return _Diagnosis(target, task, white, right, seed, confidence).verdict(others or {})
+        return tuple(_nothing_to_say(white, right, constant=constant) for white in whites)
+    compared = _Comparison(target, task, right, seed, confidence).all(others or {})
+    return tuple(_Diagnosis(white, right, confidence).verdict(compared) for white in whites)
 
 
 @dataclass(frozen=True, slots=True)
-class _Diagnosis:
+class _Compared:
+    """What attacks by gradients are judged by; the same for each of them."""
+
+    rivals: tuple[tuple[str, Evaded, float], ...]
+    """Adversaries that should not do better: name, what they found, and how much better is still no sign."""
+    signs: tuple[Sign, ...]
+    """What the model alone shows."""
+    stands: Mask
+    """``(samples,)``: what stands under the attacks behind ``signs``."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Runs what attacks by gradients are compared with."""
+
     target: Target
     task: EvasionTask
-    white: Evaded
     right: Mask
     seed: int
     confidence: float
 
-    def verdict(self, others: Mapping[str, Target]) -> Masking:
-        signs, robust, missing = [], [self.white.robust], []
-        for name, attack, allowed in self._rivals():
-            sign, stands = self._against(name, play(self.target, attack, self.task, seed=self.seed), allowed)
-            signs.append(sign)
-            robust.append(stands)
-        if not any(sign.name == "gradient-free" for sign in signs):
+    def all(self, others: Mapping[str, Target]) -> _Compared:
+        rivals = [(name, play(self.target, attack, self.task, seed=self.seed), few) for name, attack, few in _rivals()]
+        free, missing = gradient_free(self.task, self.target), []
+        if free is None:
             missing.append(f"gradient-free: no attack without gradients searches the norm {self.task.norm:g} here")
-        for name, other in others.items():
-            sign, stands = self._against(f"transfer from {name}", self._carried(other), UNSURE)
-            signs.append(sign)
-            robust.append(stands)
+        else:
+            rivals.insert(0, ("gradient-free", play(self.target, free, self.task, seed=self.seed), UNSURE))
+        rivals.append((COPY, by_copy(self.target, self.task, seed=self.seed), UNSURE))
+        rivals += [(f"transfer from {name}", self._carried(other), UNSURE) for name, other in others.items()]
         sign, stands = self._shorter()
-        robust.append(stands)
-        signs += [sign, self._wide(), self._flat()]
-        return self._conclude(_corrected(signs, 1 - self.confidence), np.logical_and.reduce(robust), tuple(missing))
-
-    def _rivals(self) -> list[tuple[str, Attack, float]]:
-        """Adversaries that should not do better: name, attack, and how much better is still no sign."""
-        few: list[tuple[str, Attack, float]] = [
-            ("one step", FGSM(), 0.0),
-            ("margin", PGD(loss=Loss.MARGIN), UNSURE),
-            ("more steps", PGD(steps=MANY_STEPS, step_size=0.05, restarts=2), USUAL),
-        ]
-        free = _gradient_free(self.task, self.target)
-        return [("gradient-free", free, UNSURE), *few] if free is not None else few
-
-    def _against(self, name: str, rival: Evaded, allowed: float) -> tuple[Sign, Mask]:
-        """Compare what a rival breaks with what the claimed attack breaks, on the samples that are right."""
-        by_rival, by_gradients = ~rival.robust[self.right], ~self.white.robust[self.right]
-        says = f"{by_rival.mean():.0%} fall to it and {by_gradients.mean():.0%} to the attack by gradients"
-        return self._paired(name, says, (by_rival, by_gradients), allowed), rival.robust
-
-    def _paired(self, name: str, says: str, fall: tuple[Mask, Mask], allowed: float) -> Sign:
-        both = paired(*fall, self.confidence)
-        # What is allowed counts as if that many more samples fell to the second only.
-        spared = both.only_second + int(np.ceil(allowed * len(fall[0])))
-        much, any_ = (_more(both.only_first, other) for other in (spared, both.only_second))
-        return Sign(name, says, both.difference, much, weakness=any_)
+        signs = (sign, self._wide(), self._flat())
+        return _Compared(tuple(rivals), signs, stands, (*missing, *(() if others else (BY_HAND,))))
 
     def _shorter(self) -> tuple[Sign, Mask]:
         """Part of one step against the whole: a surface that is bent just there is not what gradients say it is."""
@@ -225,7 +242,7 @@ class _Diagnosis:
         stands = np.logical_and.reduce([play(self.target, FGSM(), part, seed=self.seed).robust for part in parts])
         fall = (~stands[self.right], ~whole[self.right])
         says = f"{fall[0].mean():.0%} fall to part of one step and {fall[1].mean():.0%} to the whole"
-        sign = self._paired("shorter steps", says, fall, UNSURE)
+        sign = _paired("shorter steps", says, fall, UNSURE, self.confidence)
         return dataclasses.replace(sign, weakness=1.0), stands
 
     def _carried(self, other: Target) -> Evaded:
@@ -253,6 +270,27 @@ class _Diagnosis:
         share = proportion(count, n, self.confidence)
         return Sign(name, says, share, float(stats.binom.sf(count - 1, n, allowed)))
 
+
+@dataclass(frozen=True, slots=True)
+class _Diagnosis:
+    """Judges one attack by gradients."""
+
+    white: Evaded
+    right: Mask
+    confidence: float
+
+    def verdict(self, compared: _Compared) -> Masking:
+        signs = [self._against(name, rival, allowed) for name, rival, allowed in compared.rivals]
+        found = [self.white.robust, compared.stands, *(rival.robust for _, rival, _ in compared.rivals)]
+        corrected = _corrected([*signs, *compared.signs], 1 - self.confidence)
+        return self._conclude(corrected, np.logical_and.reduce(found), compared.missing)
+
+    def _against(self, name: str, rival: Evaded, allowed: float) -> Sign:
+        """Compare what a rival breaks with what the claimed attack breaks, on the samples that are right."""
+        by_rival, by_gradients = ~rival.robust[self.right], ~self.white.robust[self.right]
+        says = f"{by_rival.mean():.0%} fall to it and {by_gradients.mean():.0%} to the attack by gradients"
+        return _paired(name, says, (by_rival, by_gradients), allowed, self.confidence)
+
     def _conclude(self, signs: tuple[Sign, ...], robust: Mask, missing: tuple[str, ...]) -> Masking:
         masked, weak = [sign for sign in signs if sign.seen], [sign for sign in signs if sign.doubt]
         verdict = Verdict.MASKED if masked else Verdict.TOO_WEAK if weak else Verdict.SOUND
@@ -264,6 +302,38 @@ class _Diagnosis:
             f"({left.interval.low:.0%} to {left.interval.high:.0%}). "
         ) + (f"{why}." if why else f"None of {len(signs)} signs on {int(self.right.sum())} samples.")
         return Masking(verdict, summary, signs, claimed, left, missing)
+
+
+def _rivals() -> list[tuple[str, Attack, float]]:
+    """Adversaries by gradients that should not do better: name, attack, and how much better is still no sign."""
+    return [
+        ("one step", FGSM(), 0.0),
+        ("margin", PGD(loss=Loss.MARGIN), UNSURE),
+        ("more steps", PGD(steps=MANY_STEPS, step_size=0.05, falling=False, climbs=1, restarts=2), USUAL),
+    ]
+
+
+def _paired(name: str, says: str, fall: tuple[Mask, Mask], allowed: float, confidence: float) -> Sign:
+    both = paired(*fall, confidence)
+    # What is allowed counts as if that many more samples fell to the second only.
+    spared = both.only_second + int(np.ceil(allowed * len(fall[0])))
+    much, any_ = (_more(both.only_first, other) for other in (spared, both.only_second))
+    return Sign(name, says, both.difference, much, weakness=any_)
+
+
+def by_copy(target: Target, task: EvasionTask, *, seed: int) -> Evaded:
+    """What a transfer finds from a copy that is trained on the target's own answers, without its gradients.
+
+    The target is asked about the rows under attack, ``OWNED`` more at most, and ``COPIED_ROWS`` near them.
+    """
+    shown = Tailored(target, FULL if Access.SCORES in target.offers else LABELS)
+    task = dataclasses.replace(task, starts=task.starts[:OWNED], start_labels=task.start_labels[:OWNED])
+    return play(target, Transfer((shown,)), task, seed=seed)
+
+
+def copy_queries(task: EvasionTask) -> int:
+    """How often the target is asked by ``by_copy`` before an attack begins."""
+    return len(task.rows) + min(OWNED, len(task.starts)) + COPIED_ROWS
 
 
 class _Given:
@@ -288,7 +358,7 @@ class _Given:
         yield Query(task.within(self.rows, everyone), everyone)
 
 
-def _gradient_free(task: EvasionTask, target: Target) -> Attack | None:
+def gradient_free(task: EvasionTask, target: Target) -> Attack | None:
     """The strongest attack without gradients for a norm, limited in its queries."""
     if Access.SCORES in target.offers and (task.norm == np.inf or (task.norm == EUCLID and is_picture(task.shape))):
         return _Limited(Square())
@@ -311,22 +381,11 @@ class _Limited:
 
 def _corrected(signs: list[Sign], level: float) -> tuple[Sign, ...]:
     """The signs that hold when all are tested together (Holm 1979)."""
-    seen = _holm([sign.p_value for sign in signs], level)
-    doubt = _holm([sign.weakness for sign in signs], level)
+    seen, doubt = holm([sign.p_value for sign in signs]), holm([sign.weakness for sign in signs])
     return tuple(
-        dataclasses.replace(sign, seen=place in seen, doubt=place in doubt) for place, sign in enumerate(signs)
+        dataclasses.replace(sign, seen=first <= level, doubt=second <= level)
+        for sign, first, second in zip(signs, seen, doubt, strict=True)
     )
-
-
-def _holm(p_values: list[float], level: float) -> set[int]:
-    """Places of those that are significant."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    seen: set[int] = set()
-    for rank, place in enumerate(order):
-        if p_values[place] > level / (len(p_values) - rank):
-            break
-        seen.add(place)
-    return seen
 
 
 def _more(first: int, second: int) -> float:

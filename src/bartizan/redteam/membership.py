@@ -272,17 +272,25 @@ def _dominated(chance: Floats, usual: Floats) -> Floats:
     return ranked
 
 
-def logits(chance: Floats) -> Floats:
-    """``log(p / (1 - p))`` of ``chance``, any shape, kept finite.
+def logits(chance: Floats, edge: float | None = None) -> Floats:
+    """``log(p / (1 - p))`` of ``chance``, any shape, kept finite: drawn in by ``edge``, or by its own if none is given.
 
-    Probabilities are drawn in by half the smallest distance from 0 or 1 that occurs: an ensemble of
-    fifty trees answers in steps of 0.02, a network in far smaller ones, and both keep their detail.
+    What must not be learnt from some of the models, such as those that an audit judges, must not move
+    the edge either: give the edge of the others then.
+    """
+    drawn = edge_of(chance) if edge is None else edge
+    finite: Floats = np.log(chance + drawn) - np.log1p(drawn - chance)
+    return finite
+
+
+def edge_of(chance: Floats) -> float:
+    """Half the smallest distance from 0 or 1 that occurs in ``chance``, any shape.
+
+    An ensemble of fifty trees answers in steps of 0.02, a network in far smaller ones, and both keep
+    their detail.
     """
     distance = np.minimum(chance, 1 - chance)
-    smallest = distance.min(where=distance > ROUNDING, initial=2 * CERTAIN)
-    edge = smallest / 2
-    finite: Floats = np.log(chance + edge) - np.log1p(edge - chance)
-    return finite
+    return float(distance.min(where=distance > ROUNDING, initial=2 * CERTAIN)) / 2
 
 
 def chance_of(answer: NDArray[np.float64] | Labels, labels: Labels) -> Floats:

@@ -46,6 +46,11 @@ class Siege:
         """Queries up to the last checkpoint."""
         return max(0, self.task.checkpoints[-1] - len(self.asked)) if self.task.checkpoints else 0
 
+    @property
+    def due(self) -> int:
+        """Queries up to the next checkpoint; 0 after the last."""
+        return next((mark - len(self.asked) for mark in self.task.checkpoints if mark > len(self.asked)), 0)
+
     def ask(self, rows: Rows) -> Generator[Query, Any, Scores]:
         """What is told about ``rows`` ``(batch, features)``: ``(batch, classes)``.
 

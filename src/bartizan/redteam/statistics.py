@@ -113,12 +113,25 @@ def difference(first: tuple[int, int], second: tuple[int, int], confidence: floa
 
     Newcombe 1998, method 10: the two Wilson intervals combined.
     """
-    one, two = proportion(*first, confidence), proportion(*second, confidence)
+    both = apart(proportion(*first, confidence), proportion(*second, confidence))
+    interval = Interval(max(-1.0, both.interval.low), min(1.0, both.interval.high))
+    return Estimate(both.value, interval, both.n, "newcombe", confidence)
+
+
+def apart(one: Estimate, two: Estimate) -> Estimate:
+    """``one`` minus ``two``, which are independent, by their intervals alone (Zou and Donner 2008)."""
     gap = one.value - two.value
-    down = np.hypot(one.value - one.interval.low, two.interval.high - two.value)
-    up = np.hypot(one.interval.high - one.value, two.value - two.interval.low)
-    interval = Interval(max(-1.0, float(gap - down)), min(1.0, float(gap + up)))
-    return Estimate(gap, interval, min(first[1], second[1]), "newcombe", confidence)
+    down = float(np.hypot(one.value - one.interval.low, two.interval.high - two.value))
+    up = float(np.hypot(one.interval.high - one.value, two.value - two.interval.low))
+    interval = Interval(gap - down, gap + up)
+    return Estimate(gap, interval, min(one.n, two.n), "intervals combined", min(one.confidence, two.confidence))
+
+
+def confusion(labels: NDArray[np.int64], answers: NDArray[np.int64], classes: int) -> list[list[int]]:
+    """How often each true class ``(samples,)``, a row, is answered as each class, a column."""
+    counts = np.bincount(labels * classes + answers, minlength=classes**2)
+    table: list[list[int]] = counts.reshape(-1, classes).tolist()
+    return table
 
 
 def bootstrap(

@@ -137,15 +137,9 @@ def table(thefts: Sequence[Theft]) -> list[Mapping[str, object]]:
             "attack": theft.attack,
             "output": theft.detail,
             "queries": copy.queries,
-            "fidelity": _plain(copy.fidelity),
-            "accuracy": _plain(copy.accuracy),
+            "fidelity": copy.fidelity.plain(),
+            "accuracy": copy.accuracy.plain(),
         }
         for theft in thefts
         for copy in theft.copies
     ]
-
-
-def _plain(estimate: Estimate) -> list[float]:
-    """Value, lower and upper end."""
-    metric = estimate.metric()
-    return [metric.value, metric.low, metric.high]

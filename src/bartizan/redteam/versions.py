@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
 from scipy import stats
 
 from bartizan.core.predicates import Metric
 from bartizan.redteam.planning import holm, paired
+from bartizan.redteam.statistics import Estimate, Interval, apart
 
 LEVEL = 0.05
 """Corrected p-value from which on a difference is called shown."""
@@ -149,13 +149,16 @@ def _independent(old: Metric, new: Metric) -> tuple[float, float, float, float, 
 
     The p-value asks how far the interval would have to be widened to reach 0, as if its half were normal.
     """
-    gap = new.value - old.value
-    down = float(np.hypot(new.value - new.low, old.high - old.value))
-    up = float(np.hypot(new.high - new.value, old.value - old.low))
-    towards_zero = down if gap > 0 else up
+    both = apart(_estimate(new), _estimate(old))
+    gap, low, high = both.value, both.interval.low, both.interval.high
+    towards_zero = gap - low if gap > 0 else high - gap
     z = float(stats.norm.isf((1 - min(old.confidence, new.confidence)) / 2))
     p_value = float(2 * stats.norm.sf(z * abs(gap) / towards_zero)) if towards_zero else float(gap == 0)
-    return gap, gap - down, gap + up, min(1.0, p_value), "intervals combined", 0
+    return gap, low, high, min(1.0, p_value), both.method, 0
+
+
+def _estimate(metric: Metric) -> Estimate:
+    return Estimate(metric.value, Interval(metric.low, metric.high), metric.n, metric.method, metric.confidence)
 
 
 def _caveat(old: Measured, new: Measured) -> str:

@@ -29,12 +29,12 @@ from bartizan.core.system import (
 from bartizan.lifecycle.design.guidance.document import Document, Section, to_html
 from bartizan.lifecycle.design.guidance.labs import LABS, TEXT_LABS, Lab, TextLab, lab_called
 from bartizan.lifecycle.design.guidance.labs.shape import Ground, TextGround
-from bartizan.redteam.check import offered
+from bartizan.redteam.check import material_of, offered
 from bartizan.redteam.family import Material
 from bartizan.redteam.text_check import TextMaterial, check_text_target, declares_texts, text_material_of
 from bartizan.targets.feasible import space_of
 from bartizan.targets.protocol import Access, Targets
-from bartizan.targets.table import Table, read_table
+from bartizan.targets.table import Table
 from bartizan.targets.text import TextTargets
 from bartizan.targets.text_table import Texts
 from bartizan.wiring import guided
@@ -298,23 +298,9 @@ def declared_texts(workspace: Workspace, now: Situation, model: Artefact) -> Ite
 
 
 def declared_material(system: System, model: Artefact) -> Material:
-    """The model's data, and settings no larger than a lesson may spend."""
-    part, declaration = system.model_part(model.name), system.declaration
-    training = _table(system, part.trained_on, ())
-    evaluation = _table(system, part.evaluated_on, training.label_values)
-    if training.columns != evaluation.columns:
-        raise InputError(
-            f"datasets {part.trained_on!r} and {part.evaluated_on!r} differ in their columns",
-            remedy="give both files the same features in the same order.",
-        )
-    return Material(
-        model=part,
-        settings=shortened(declaration.redteam),
-        expected=declaration.expected,
-        training=training,
-        evaluation=evaluation,
-        space=space_of(system.dataset_part(part.trained_on), training),
-    )
+    """The model's data as a campaign gets them, and settings no larger than a lesson may spend."""
+    found = material_of(system, model)
+    return dataclasses.replace(found, settings=shortened(found.settings))
 
 
 def shortened(settings: RedTeam) -> RedTeam:
@@ -329,11 +315,6 @@ def shortened(settings: RedTeam) -> RedTeam:
         extraction_budget=min(settings.extraction_budget, short.extraction_budget),
         repeats=min(settings.repeats, short.repeats),
     )
-
-
-def _table(system: System, name: str, label_values: tuple[str, ...]) -> Table:
-    artefact = system.artefact(f"dataset:{name}")
-    return read_table(artefact.path, system.dataset_part(name), label_values=label_values, digest=artefact.digest)
 
 
 def _insist_on_scan(now: Situation, model: Artefact) -> None:

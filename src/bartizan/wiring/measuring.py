@@ -111,7 +111,7 @@ def material(system: System, subject: Artefact, *, quick: bool) -> Material:
     settings = found.settings
     less = {name: min(getattr(settings, name), most) for name, most in QUICK.items()}
     smaller: RedTeam = msgspec.structs.replace(settings, **less)
-    return Material(found.model, smaller, found.expected, found.training, found.evaluation, found.space)
+    return replace(found, settings=smaller)
 
 
 def record(

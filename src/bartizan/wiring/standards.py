@@ -1,4 +1,4 @@
-"""The list of standards to watch: what is overdue, and stating it."""
+"""What the catalogue rests on: standards to watch, and releases of ATLAS; what is out of date, and stating it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from bartizan.catalogue.atlas import AtlasContent, Outdated
 from bartizan.catalogue.entries import Standard
 from bartizan.catalogue.load import CATALOGUE_ID, catalogue
 from bartizan.core import predicates
@@ -17,6 +18,7 @@ from bartizan.wiring import guided
 from bartizan.wiring.workspace import Workspace
 
 KIND = "standards"
+RELEASE = "atlas-release"
 
 
 def overdue(standards: Iterable[Standard], max_age: str, now: datetime) -> tuple[Standard, ...]:
@@ -41,5 +43,25 @@ def state_standards(workspace: Workspace, standards: Sequence[Standard]) -> Dige
         summary=f"{len(standards)} standards are watched.",
         inputs=(predicates.Input.of(CATALOGUE_ID, catalogue().digest),),
         facts={entry.id: [entry.version, entry.status, entry.checked] for entry in standards},
+    )
+    return workspace.publish(said, workspace.service, [blob])
+
+
+def state_release(workspace: Workspace, release: AtlasContent, found: Sequence[Outdated]) -> Digest:
+    """Sign which ids of the catalogue in use a release of ATLAS knows otherwise; gives the envelope."""
+    blob = Blob(msgspec.json.format(msgspec.json.encode(found, order="deterministic"), indent=1))
+    known = catalogue()
+    said = guided.reference(
+        RELEASE,
+        {f"{RELEASE}:{release.version}": blob.digest, **dict([guided.subject(workspace.system())])},
+        {"outdated.json": blob},
+        summary=f"Of the ids in the catalogue ATLAS {release.version} knows {len(found)} otherwise.",
+        inputs=(predicates.Input.of(CATALOGUE_ID, known.digest),),
+        facts={
+            "catalogue": known.version,
+            "atlas": known.entries.atlas.content,
+            "release": release.version,
+            "outdated": [entry.id for entry in found],
+        },
     )
     return workspace.publish(said, workspace.service, [blob])

@@ -14,7 +14,7 @@ from bartizan.core.errors import InputError, WorkError
 from bartizan.core.evidence import Standing
 from bartizan.core.system import Artefact, Gate, Rule
 from bartizan.lifecycle.plan import plan
-from bartizan.lifecycle.runner import Done, Failure, Skipped
+from bartizan.lifecycle.runner import Done, Failure, Skipped, _startable
 from bartizan.wiring import assure as assuring
 from bartizan.wiring import registry, setup
 from bartizan.wiring.results import read_report
@@ -164,6 +164,24 @@ def test_checks_that_wait_for_one_another_are_refused(bench):
     bench.use(little.CircleOne, little.CircleTwo)
     with pytest.raises(WorkError, match="circle-one, circle-two"):
         plan(bench.system(), registry.checks())
+
+
+def test_a_check_waits_for_everything_that_it_rests_on_not_only_for_its_subject(bench):
+    """Such as a model that is attacked from its parent, which has to be scanned as well before it is loaded."""
+
+    class Both(little.After):
+        name = "both"
+
+        def inputs(self, system, subject):
+            return {**super().inputs(system, subject), **{each.id: each.digest for each in system.of_kind("dataset")}}
+
+    jobs = plan(bench.system(), [little.Words(), little.After(), Both()])
+    by_key = {job.key: job for job in jobs}
+    first, other = by_key["words dataset:train"], by_key["words dataset:holdout"]
+    waiting = [job for job in jobs if job not in (first, other)]
+    startable = {job.key for job in _startable(waiting, [other])}
+    assert startable == {"after dataset:train"}
+    assert {job.key for job in _startable(waiting, [])} == {job.key for job in waiting}
 
 
 def test_findings_and_reports_are_kept_behind_the_statement(bench):

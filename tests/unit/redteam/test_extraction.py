@@ -124,14 +124,19 @@ def test_the_number_of_queries_for_a_faithful_copy_has_an_interval():
 
         return answer
 
-    def needed(attack):
-        return play(attack, Extraction(), model, of).metrics["queries_for_90_percent_fidelity"]
+    def played(attack):
+        return play(attack, Extraction(), model, of)
 
-    metric = needed(copies(wrong(2), wrong(11), wrong(60)))  # at 30, 29 and 28 queries
+    name = "queries_for_90_percent_fidelity"
+    metric = played(copies(wrong(2), wrong(11), wrong(60))).metrics[name]  # at 30, 29 and 28 queries
     assert (metric.low, metric.value, metric.high, metric.unit) == (29, 29, 30, "queries")
-    never = needed(copies(wrong(60)))
-    assert never.low == never.value == never.high == 30
-    assert "not reached" in never.method
+    assert metric.method == "wilson at checkpoints"
+    perhaps = played(copies(wrong(11))).metrics[name]
+    assert (perhaps.low, perhaps.value, perhaps.high) == (30, 30, 30)
+    assert "not surely reached" in perhaps.method
+    never = played(copies(wrong(60)))
+    assert name not in never.metrics
+    assert "90% was not reached: if ever, that takes more than 30 queries" in never.measurement.summary
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,29 @@ def test_a_model_with_sound_gradients_passes_without_a_finding(sound):
     assert sound.predicate.metrics["robust_to_all"].value <= sound.predicate.metrics["robust_by_gradients"].value
 
 
+def test_a_transfer_from_a_copy_is_tried_and_what_was_not_tried_is_said(masked, sound):
+    for outcome in (masked, sound):
+        report = json.loads(outcome.report.data)
+        assert "transfer from a copy" in {sign["name"] for sign in report["signs"]}
+        assert ["by hand" in why for why in report["missing"]] == [True]
+        assert "Not tried: transfer from its differentiable approximation" in outcome.predicate.summary
+        assert "StraightThrough" in outcome.predicate.summary
+
+
+def test_each_attack_that_a_gate_asks_for_is_judged_and_the_worst_verdict_counts(folder):
+    """One step finds less than the model's true weakness; the strong attack beside it does not make up for that."""
+    outcome = run(network(), system_in(folder, "evasion.apgd", "evasion.fgsm", samples=100))
+    said, report = outcome.predicate, json.loads(outcome.report.data)
+    assert said.settings["claimed"] == "evasion.apgd, evasion.fgsm"
+    assert {name: one["verdict"] for name, one in report["judged"].items()} == {
+        "evasion.apgd": "sound",
+        "evasion.fgsm": "too weak",
+    }
+    assert (said.result, said.settings["verdict"]) == ("failed", "too weak")
+    (finding,) = outcome.findings
+    assert "Compared with evasion.fgsm," in finding.detail
+
+
 def test_the_same_system_gives_the_same_bytes(folder, sound):
     assert run(network(), system_in(folder, "evasion.apgd")).report.data == sound.report.data
 
@@ -123,7 +146,8 @@ def test_a_model_that_stops_gradients_is_judged_without_them_and_does_not_pass(f
     assert said.result == "failed"
     assert said.settings["verdict"] == "no gradients"
     assert "the operator Round stops them" in said.summary
-    assert "evasion.square" in said.summary
+    assert "evasion.square and a transfer from a copy" in said.summary
+    assert "Not tried: gradients: the operator Round stops them; transfer from its" in said.summary
     assert "robust_by_gradients" not in said.metrics
     assert said.metrics["robust_to_all"].value < 0.9
     assert [finding.severity for finding in outcome.findings] == [Severity.MEDIUM]
@@ -175,11 +199,11 @@ def test_it_applies_where_gradients_can_be_read(folder):
     assert "redteam.norm is l0" in CHECK.why_not(sparse)
 
 
-def test_the_attack_that_a_gate_asks_for_is_the_one_that_is_judged(folder):
+def test_the_attacks_that_a_gate_asks_for_are_those_that_are_judged(folder):
     system = system_in(folder, "evasion.square", "evasion.fgsm", "evasion.apgd")
     subject = system.of_kind("model")[0]
     names = set(CHECK.inputs(system, subject)) - {artefact.id for artefact in system.artefacts}
-    assert names == {"settings:redteam.masking.evasion.fgsm:digits"}
+    assert names == {"settings:redteam.masking.evasion.fgsm:digits", "settings:redteam.masking.evasion.apgd:digits"}
     assert set(CHECK.inputs(system_in(folder, "masking"), subject)) >= {"settings:redteam.masking.evasion.pgd:digits"}
 
 

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.redteam import audit
 from bartizan.redteam.attacks.privacy.canaries import Improbable, Mislabelled, MislabelledFromLabels
-from bartizan.redteam.canaries import UNINFORMED, Memorisation, _audit, _coins, _exposure
+from bartizan.redteam.canaries import UNINFORMED, Memorisation, Trial, _audit, _coins, _exposure, _learnt
 from bartizan.redteam.privacy_tasks import Canaries
 from fixtures.games import halves, material, play
 from fixtures.victims import Victim
@@ -96,6 +96,45 @@ def test_guessing_no_better_than_chance_refutes_nothing():
     assert audit.epsilon_bound(50, 100, 100) == audit.epsilon_bound(0, 0, 100) == 0
     assert audit.epsilon_from_rates((5, 100), (5, 100)) == 0
     assert 2 < audit.epsilon_from_rates((60, 100), (0, 1000)) < 6
+
+
+@pytest.mark.parametrize("coins", [1, 2, 5, 6, 7])
+def test_no_coin_is_guessed_twice(coins):
+    scores = np.arange(3.0 * coins).reshape(3, coins)
+    for fell in (np.zeros_like(scores, bool), np.ones_like(scores, bool)):
+        _, right, guesses = audit.best_bound(scores, fell, (1.0,))
+        # Half of them are called in and as many out: of coins that all fell alike exactly half are guessed right.
+        assert guesses == 3 * (coins // 2 * 2)
+        assert 2 * right == guesses
+
+
+def test_what_one_audited_model_answers_moves_no_score_of_another():
+    rng = np.random.default_rng(0)
+    of = Trial(Mislabelled(), 8, "model")
+    canaries, fits = Canaries(np.zeros((6, 2)), np.ones(6, np.int64)), list(range(8))
+    answers = rng.uniform(0.2, 0.8, (8, 6))
+
+    def learnt(chances):
+        asking = _learnt(of, canaries, fits)
+        answer = next(asking)
+        try:
+            for place in fits:
+                answer = asking.send(place)
+            for place in fits:
+                answer = asking.send(np.column_stack([1 - chances[place], chances[place]]))
+        except StopIteration as end:
+            return end.value
+        raise AssertionError(answer)
+
+    extreme = answers.copy()
+    extreme[-1, 0] = 1e-9  # the last model is audited
+    before, after = learnt(answers), learnt(extreme)
+    assert (before[:-1] == after[:-1]).all()
+    assert (before[-1, 1:] == after[-1, 1:]).all()
+    assert after[-1, 0] < before[-1, 0]
+    calibrated = answers.copy()
+    calibrated[0, 0] = 1e-9
+    assert (learnt(calibrated)[4:] != before[4:]).all()
 
 
 def randomised(epsilon, inside, rng):

@@ -87,6 +87,18 @@ def test_each_attack_turns_right_answers_of_a_real_filter_within_its_budget(name
     assert report["curves"]["robust_accuracy_by_change"][0]["value"] == metrics["clean_accuracy"].value
 
 
+def test_a_search_that_the_clock_ends_says_so(real, system):
+    settings = msgspec.structs.replace(system.declaration.redteam, seconds=1e-9)
+    declaration = msgspec.structs.replace(system.declaration, redteam=settings)
+    said = outcome(
+        "text.characters", msgspec.structs.replace(system, declaration=declaration), real.target.scores
+    ).predicate
+    assert said.budget["queries_spent"] == 0
+    assert said.settings["stopped"] == "after 1e-09 s"
+    assert "was not done" in said.summary
+    assert said.settings["no_claim"].endswith("12 of 12 samples were asked about")
+
+
 def test_no_word_of_a_text_is_in_the_result(real, system):
     found = outcome("text.characters", system, real.target.scores)
     plain = found.report.data.decode() + str(found.findings)

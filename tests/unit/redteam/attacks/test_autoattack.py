@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bartizan.adapters.torch import TorchTarget
+from bartizan.redteam import registry
 from bartizan.redteam.attacks.evasion.apgd import APGD
 from bartizan.redteam.attacks.evasion.autoattack import AutoAttack
 from bartizan.redteam.attacks.evasion.fab import FAB
@@ -87,3 +88,10 @@ def test_victims_with_two_classes_are_attacked_too():
     least = least_change(rows[:60], truth[:60], module, np.inf)
     assert not run.robust[least < 0.0999].any()
     assert run.robust[least > 0.1].all()
+
+
+def test_the_ensemble_for_random_models_is_an_attack_of_its_own_and_says_that_it_averages():
+    attack = registry.attack("evasion.autoattack-random")
+    assert attack.averages
+    assert [member.draws for member in attack.standard(None)] == [20, 20]
+    assert not getattr(registry.attack("evasion.autoattack"), "averages", False)

@@ -161,7 +161,6 @@ def family_of_models(folder, *, base_model="parent"):
     )
 
 
-@pytest.mark.control("2.4-k")
 def test_the_attack_from_the_public_parent_is_run_when_one_is_declared(tmp_path):
     system = family_of_models(tmp_path)
     check, victim = registry.check("evasion.transfer"), system.artefact("model:victim")

@@ -89,7 +89,6 @@ def scanned(target):
     return inspected, scan(target, inspected, evaluation, np.random.default_rng(0))
 
 
-@pytest.mark.control("2.1-h")
 def test_a_backdoor_scan_before_and_after_pruning_and_fine_tuning_is_compared():
     backdoor, _, trusted, evaluation = world()
     inspected, before = scanned(victim())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +32,9 @@ COLUMNS: tuple[type[Column], ...] = (Quality, Cost, Capacity, Outside, Robustnes
 """In the order in which they are measured, the quick ones first."""
 ALWAYS = ("quality", "cost")
 """Columns that a recommendation cannot do without."""
+OF_A_FAMILY = (Aspect.ARCHITECTURE, Aspect.CONFIGURATION, Aspect.HYPERPARAMETERS)
+"""Aspects that a candidate may leave no choice in."""
+FIXED = "nothing to choose"
 
 
 class Keep(Protocol):
@@ -118,7 +121,24 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             ),
             why="accuracy on the evaluation records; the other columns and the paired tests are in the comparison",
         )
-        return (family, *entry.choices, *_data_choice(entry))
+        made = (family, *entry.choices, *_data_choice(entry))
+        return (*made, *(self._fixed(entry, aspect) for aspect in OF_A_FAMILY if aspect not in _aspects(made)))
+
+    def _fixed(self, entry: Entry, aspect: Aspect) -> Choice:
+        """An aspect in which a candidate leaves nothing to choose; the alternatives are candidates that do."""
+        own = Alternative(value=FIXED, accuracy=entry.metrics["accuracy"])
+        others = tuple(
+            Alternative(value=f"{other.name}: {choice.setting} {choice.chosen}", accuracy=other.metrics["accuracy"])
+            for other in self.entries
+            for choice in other.choices
+            if other.name != entry.name and choice.aspect == aspect
+        )
+        why = f"comes with the choice of {entry.name}, which has no such setting; beside it are candidates that have"
+        return Choice(aspect=aspect, setting="of the family", chosen=FIXED, alternatives=(own, *others), why=why)
+
+
+def _aspects(choices: Iterable[Choice]) -> set[Aspect]:
+    return {choice.aspect for choice in choices}
 
 
 def _data_choice(entry: Entry) -> tuple[Choice, ...]:

@@ -16,7 +16,7 @@ class Copying:
     """See ``Column``."""
 
     name = "copying"
-    version = "1"
+    version = "2"
     title = "Model extraction by active learning"
 
     def measure(self, trial: Trial) -> Part:

@@ -97,6 +97,21 @@ class AutoAttack:
         return tuple(members)
 
 
+class RandomAutoAttack(AutoAttack):
+    """The ensemble for models that answer at random: two APGD that climb the mean of some draws (paper, section 6).
+
+    Costs up to 4,000 gradients for a sample that stands to the end.
+    """
+
+    name = "evasion.autoattack-random"
+    title = "AutoAttack for models that answer at random: gradients averaged over draws"
+    averages = True
+    """What it does not find is not hidden by noise."""
+
+    def __init__(self) -> None:
+        super().__init__(random=True)
+
+
 def _first(everyone: Samples, task: EvasionTask) -> Generator[Request, Any, NDArray[np.int64]]:
     """What the untouched samples are answered; their own labels when not even that can be paid."""
     try:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.redteam import learners
-from bartizan.redteam.attack import Query, Search
-from bartizan.redteam.tasks import ExtractionTask, Substitute
-from bartizan.targets.protocol import Access, Labels, Rows, Scores
+from bartizan.redteam.attack import Search
+from bartizan.redteam.siege import Siege, taught
+from bartizan.redteam.tasks import ExtractionTask
+from bartizan.targets.protocol import Access, Rows, Scores
 
 FIRST_QUERIES, LEAST_QUERIES = 10, 5
 """Random rows asked before there is a copy that could choose; least number of queries in a later round."""
@@ -30,48 +31,29 @@ DENSITY = 10
 """Points considered for each query between rows."""
 SCOUT = learners.Learner("linear", 1e-3)
 """Quick copy that chooses queries."""
-COPIES = (*learners.LINEAR, *learners.RADIAL, *learners.NETWORK, *learners.FOREST)
-"""What a substitute may be."""
 
 
 @dataclass(slots=True)
-class _Siege:
-    """What the adversary has, has asked and has been told."""
+class _Chooser:
+    """Chooses what to ask about next, by what was told so far."""
 
-    task: ExtractionTask
+    siege: Siege
     rng: np.random.Generator
     left: Rows = field(init=False)
     """Own rows not asked about, in random order."""
-    asked: Rows = field(init=False)
-    told: Scores = field(init=False)
-    """``(asked, classes)``: probabilities, or labels as certain ones."""
 
     def __post_init__(self) -> None:
-        self.left = self.task.rows[self.rng.permutation(len(self.task.rows))]
-        self.asked = np.empty((0, self.left.shape[1]))
-        self.told = np.empty((0, self.task.classes))
+        self.left = self.siege.task.rows[self.rng.permutation(len(self.siege.task.rows))]
 
     def choose(self, count: int) -> Rows:
         """Rows to ask about next, ``(count, features)``."""
-        if not len(self.asked):
+        if not len(self.siege.asked):
             return self._own(count)
-        scout = SCOUT.fit(self.asked, self.told, self.rng)
+        scout = SCOUT.fit(self.siege.asked, self.siege.told, self.rng)
         between = self._between(round(LINE_SHARE * count), apart=True)
         line = between[np.argsort(_lead(scout(between)))[: round(LINE_SHARE * count)]]
         drawn = self._own(max(1, round(RANDOM_SHARE * count)))
         return np.concatenate([line, drawn, self._unsure(scout, count - len(line) - len(drawn))])
-
-    def learn(self, rows: Rows, answer: Scores | Labels) -> None:
-        """Take in what was told about ``rows``."""
-        told = learners.one_hot(answer.astype(np.int64), self.task.classes) if answer.ndim == 1 else answer
-        self.asked = np.concatenate([self.asked, rows])
-        self.told = np.concatenate([self.told, told])
-
-    def substitute(self) -> Substitute:
-        """The best copy that the answers allow."""
-        learner = learners.select(COPIES, self.asked, self.told, self.rng)
-        copy = learner.fit(self.asked, self.told, self.rng)
-        return Substitute(len(self.asked), predict=lambda rows: copy(rows).argmax(axis=1))
 
     def _own(self, count: int) -> Rows:
         """Own rows at random; points between own rows when they run out."""
@@ -91,14 +73,14 @@ class _Siege:
 
     def _between(self, count: int, *, apart: bool = False) -> Rows:
         """Possible points between own rows, or with ``apart`` between rows that got different answers."""
-        rows = self.asked if apart else self.task.rows
+        rows = self.siege.asked if apart else self.siege.task.rows
         first, second = self.rng.integers(0, len(rows), (2, DENSITY * count))
         if apart:
-            labels = self.told.argmax(axis=1)
+            labels = self.siege.told.argmax(axis=1)
             different = labels[first] != labels[second]
             first, second = first[different], second[different]
         way = self.rng.random((len(first), 1))
-        return self.task.space.project(rows[first] + way * (rows[second] - rows[first]), rows[first])
+        return self.siege.task.space.project(rows[first] + way * (rows[second] - rows[first]), rows[first])
 
 
 def _round(answered: int) -> int:
@@ -132,14 +114,11 @@ class ActiveExtraction:
 
     def search(self, task: ExtractionTask, rng: np.random.Generator) -> Search:
         """Ask in rounds that grow, and hand over a copy at each checkpoint."""
-        siege, substitutes = _Siege(task, rng), []
-        for checkpoint in task.checkpoints:
-            while (missing := checkpoint - len(siege.asked)) > 0:
-                rows = siege.choose(min(missing, _round(len(siege.asked))))
-                answer = yield Query(rows, np.zeros(len(rows), np.int64), scores=Access.SCORES in self.needs)
-                siege.learn(rows, answer)
-            substitutes.append(siege.substitute())
-        return tuple(substitutes)
+        siege = Siege(task, Access.SCORES in self.needs, lambda: taught(siege, rng))
+        chooser = _Chooser(siege, rng)
+        while siege.due:
+            yield from siege.ask(chooser.choose(min(siege.due, _round(len(siege.asked)))))
+        return siege.done()
 
 
 class ActiveExtractionFromLabels(ActiveExtraction):

@@ -22,7 +22,7 @@ SURE = 1e-3
 PROBES = 10
 """Rows that are tried then."""
 CHECKED = 10
-"""Own rows that the solution is compared on, when queries are left."""
+"""Own rows that the solution must predict before it is believed."""
 AGREED = 1e-3
 """Largest difference between scores of the solution and the model's for which it is believed."""
 _TINY = np.finfo(np.float64).tiny
@@ -71,9 +71,10 @@ class EquationSolving:
     """Ask about one row and one step along each feature, and solve for weights and bias. Stateless.
 
     Exact for models whose log-odds are linear: features + 1 queries for all classes together (Tramèr et
-    al.: features + 1 for two classes). The solution is then tried on own rows; where it does not hold, the
-    model is of another kind, and the rest of the budget is spent as by random extraction. Needs scores that
-    are not rounded.
+    al.: features + 1 for two classes), and ``CHECKED`` more that show that it holds. Where it does not, the
+    model is of another kind, and the rest of the budget is spent as by random extraction. A copy that is due
+    before the solution has been tried is made by the adversary's learner: with as many unknowns as answers
+    any model is explained, and a false solution is worse than none. Needs scores that are not rounded.
     """
 
     name = "extraction.equation-solving"
@@ -92,9 +93,9 @@ class EquationSolving:
         solver = _Solver(task, rng)
         with suppress(Spent):
             yield from solver.steps()
-            if not (yield from solver.holds()):
-                solver.linear = False
-                yield from solver.siege.ask(solver.more(solver.siege.left))
+            yield from solver.siege.ask(solver.fresh(CHECKED))
+            if not solver.holds():
+                yield from solver.siege.ask(solver.fresh(solver.siege.left))
         return solver.siege.done()
 
 
@@ -102,25 +103,38 @@ class _Solver:
     def __init__(self, task: ExtractionTask, rng: np.random.Generator) -> None:
         self.task, self.rng = task, rng
         self.siege = Siege(task, scores=True, copy=self.copy)
-        self.linear = True
         self.own = task.rows[rng.permutation(len(task.rows))]
+        self.taken = 0
+        """Own rows that were asked about."""
+        self.equations = 0
+        """Answers that the solution rests on; 0 before there are enough."""
         self.centre = task.rows.mean(axis=0)
         self.scale = np.where(task.space.scale > 0, task.space.scale, 1.0)
 
     def copy(self) -> Predict:
-        if self.linear:
-            return self.solution()
+        if self.holds():
+            return self.solution(len(self.siege.asked))
         return taught(self.siege, self.rng)
 
-    def solution(self) -> LinearCopy:
-        return solved(self.siege.asked, self.siege.told, self.centre, self.scale)
+    def solution(self, answers: int) -> LinearCopy:
+        """What the first so many answers say."""
+        return solved(self.siege.asked[:answers], self.siege.told[:answers], self.centre, self.scale)
+
+    def holds(self) -> bool:
+        """Whether the equations alone predict what was told about each of the own rows asked about after them."""
+        after = slice(self.equations, self.equations + CHECKED)
+        rows, told = self.siege.asked[after], self.siege.told[after]
+        if not self.equations or len(rows) < CHECKED:
+            return False
+        return bool(np.abs(self.solution(self.equations).scores(rows) - told).max() <= AGREED)
 
     def steps(self) -> Generator[Query, Any, None]:
         """Ask about a row at which the model is not too sure, and about a step from it along each feature."""
         base = self.task.space.project(self.centre[None], self.own[:1])
         told = yield from self.siege.ask(base)
-        if told.min() < SURE and self.siege.left > self.task.rows.shape[1]:
-            probes = self.own[: min(PROBES, self.siege.left - self.task.rows.shape[1])]
+        spare = self.siege.left - self.task.rows.shape[1] - CHECKED
+        if told.min() < SURE and spare > 0:
+            probes = self.fresh(min(PROBES, spare))
             told = yield from self.siege.ask(probes)
             if told.min(axis=1).max() > self.siege.told[0].min():
                 base = probes[told.min(axis=1).argmax()][None]
@@ -130,14 +144,10 @@ class _Solver:
         # A step that rounding or a category swallows would teach nothing.
         moved = (projected != base).any(axis=1)
         yield from self.siege.ask(np.where(moved[:, None], projected, rows))
+        self.equations = len(self.siege.asked)
 
-    def holds(self) -> Generator[Query, Any, bool]:
-        """Whether the solution predicts what is told about own rows; taken to be so when no query is left."""
-        copy, rows = self.solution(), self.own[: min(CHECKED, self.siege.left)]
-        told = yield from self.siege.ask(rows)
-        return bool(np.abs(copy.scores(rows) - told).max(initial=0.0) <= AGREED)
-
-    def more(self, count: int) -> Rows:
-        """Own rows that were not asked about; then, again from the first."""
-        places = (CHECKED + np.arange(count)) % len(self.own)
+    def fresh(self, count: int) -> Rows:
+        """Own rows that were not asked about; when they run out, again from the first."""
+        places = (self.taken + np.arange(count)) % len(self.own)
+        self.taken += count
         return self.own[places]
