@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test lint bench docs trace fuzz matrix soak lock clean
+.PHONY: demo test coverage lint bench docs trace fuzz matrix soak lock clean
 
 $(VENV)/run: requirements/run.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -22,10 +22,13 @@ demo: $(VENV)/run ## Assure a real tumour classifier and print where the report 
 	@sh examples/tumour/demo.sh $(BIN) $(DEMO)
 
 test: $(VENV)/dev lint ## All tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= --trace-out=build/trace.json
-	$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true
-	$(BIN)/python -m coverage report --skip-covered --skip-empty | tail -n 1
+	$(BIN)/python -m pytest -n 2 --dist loadfile --trace-out=build/trace.json
 	$(BIN)/python -m bartizan.testing.trace build/trace.json --out build/trace.md
+
+coverage: $(VENV)/dev ## Which lines the tests run; takes twice the time of the tests.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=
+	$(BIN)/python -m coverage combine --quiet --append 2>/dev/null || true
+	$(BIN)/python -m coverage report --skip-covered --skip-empty
 
 lint: $(VENV)/dev ## Style, types, import direction.
 	$(BIN)/ruff check .
