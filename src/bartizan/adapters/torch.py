@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from bartizan.core.errors import WorkError
 from bartizan.targets.protocol import Access, Labels, Loss, Rows, Scores
@@ -144,8 +145,12 @@ class TorchTarget:
     @contextmanager
     def _asked(self) -> Iterator[None]:
         """Evaluation mode, and parameters that gather nothing; both are put back."""
-        training = [module for module in self.module.modules() if module.training]
-        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        training, learning = [], []
+        for module in self.module.modules():
+            if module.training:
+                training.append(module)
+            own = module.parameters(recurse=False)
+            learning += [parameter for parameter in own if parameter.requires_grad]
         for module in training:
             module.training = False
         for parameter in learning:
@@ -224,13 +229,13 @@ TINY = 1e-12
 
 def losses(logits: torch.Tensor, loss: Loss, labels: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
     """Each row's loss, ``(batch,)``. See ``Loss``."""
+    if loss is Loss.CROSS_ENTROPY:
+        return functional.cross_entropy(logits, labels, reduction="none")
     own = logits.gather(1, labels[:, None])[:, 0]
     if targets is not None:
         return _aimed(logits, loss, own, logits.gather(1, targets[:, None])[:, 0])
     if loss is Loss.LOGIT:
         return own
-    if loss is Loss.CROSS_ENTROPY:
-        return torch.logsumexp(logits, 1) - own
     other = logits.scatter(1, labels[:, None], -torch.inf).max(1).values
     if loss is Loss.MARGIN:
         return other - own

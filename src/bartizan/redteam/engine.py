@@ -32,7 +32,6 @@ from bartizan.targets.protocol import (
     NEEDS_TARGETS,
     Access,
     Approachable,
-    Differentiable,
     Labels,
     Loss,
     Rows,
@@ -409,13 +408,15 @@ class _Joined:
         if self.labels is None:
             return model.scores(self.rows) if self.kind == SCORES else model.labels(self.rows)
         loss = Loss(self.kind)
-        if not isinstance(model, Differentiable):
+        # To ask for the whole protocol takes as long as a small network takes for ten rows.
+        gradients: Callable[..., Answer] | None = getattr(model, "gradients", None)
+        if gradients is None:
             raise WorkError(f"target {model.name!r} gives no gradients", remedy="use an attack that needs none.")
         if model.classes < LEAST_CLASSES.get(loss, 2):
             raise WorkError(
                 f"the loss {loss} needs {LEAST_CLASSES[loss]} classes, and {model.name!r} has {model.classes}"
             )
-        return model.gradients(self.rows, loss, self.labels, self.targets)
+        return gradients(self.rows, loss, self.labels, self.targets)
 
 
 def _kind(question: Question) -> str:
