@@ -97,6 +97,10 @@ def test_a_dangerous_file_is_never_loaded(folder, tmp_path, capsys):
         (("--shape", "1,2,6"), "--shape without --values"),
         (("--shape", "0,2,6", "--values", "0,1"), "--shape '0,2,6'"),
         (("--target", "vintage"), "vintage"),
+        (("--change", "0"), "--change 0"),
+        (("--change", "nan"), "--change nan"),
+        (("--shape", "1,1,13", "--values", "nan,1"), "--values 'nan,1'"),
+        (("--shape", "1,1,13", "--values", "1,0"), "--values '1,0'"),
     ],
 )
 def test_what_cannot_be_used_is_said(folder, capsys, more, words):
@@ -112,6 +116,11 @@ def test_a_file_of_unknown_kind_and_a_table_without_a_telling_label_ask_for_the_
     assert "--framework" in capsys.readouterr().err
     assert asked(folder, kind="npz") == 2
     assert "--target" in capsys.readouterr().err
+
+
+def test_the_table_it_was_trained_on_is_no_test(folder, capsys):
+    assert asked(folder, trained="test") == 2
+    assert "the very table that it was trained on" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_named(folder):

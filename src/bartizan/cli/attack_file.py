@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 SETTINGS = {"samples": "samples", "change": "max_change", "norm": "norm", "seed": "seed"}
 """Option to the field of ``[redteam]`` that it stands for."""
+
+EXAMPLES = {"--shape": "1,28,28", "--values": "0,1"}
 
 
 @click.command(name="file")
@@ -36,7 +39,7 @@ SETTINGS = {"samples": "samples", "change": "max_change", "norm": "norm", "seed"
 @click.option("--list", "listing", is_flag=True, help="Say which attacks apply, and what access the others lack.")
 @click.option("--samples", type=click.IntRange(1), help="Rows to attack.")
 @click.option("--budget", type=click.IntRange(1), help="Queries for a row, or for a copy of the model.")
-@click.option("--change", type=click.FloatRange(0), help="Largest change that counts: deviations, or units of a pixel.")
+@click.option("--change", type=float, help="Largest change that counts: deviations, or units of a pixel.")
 @click.option("--norm", metavar="NAME", help="linf, l2, l1 or l0.")
 @click.option("--seed", type=int, help="Of everything that is drawn.")
 @click.option("--shape", default="", metavar="C,H,W", help="Rows are images of so many channels, rows and columns.")
@@ -79,6 +82,10 @@ def _wanted(model: Path, how: dict[str, Any]) -> Any:
     settings = {field: how[option] for option, field in SETTINGS.items() if how[option] is not None}
     if how["budget"] is not None:
         settings |= {"query_budget": how["budget"], "extraction_budget": how["budget"]}
+    if how["change"] is not None and not 0 < how["change"] < math.inf:
+        raise InputError(
+            f"--change {how['change']:g}", remedy="give a number above 0; without a change nothing is tried."
+        )
     if how["shape"] and not how["values"]:
         raise InputError("--shape without --values", remedy="say what a pixel may be, such as --values 0,1.")
     return load("bartizan.wiring.undeclared:Wanted")(
@@ -101,6 +108,9 @@ def _numbers(text: str, kind: type[int | float], option: str, count: int) -> lis
         found = [kind(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if len(found) != count or (kind is int and min(found) < 1):
-        raise InputError(f"{option} {text!r}", remedy=f"give {count} numbers with commas between them.")
+    sound = len(found) == count and all(map(math.isfinite, found))
+    if not sound or (kind is int and min(found) < 1) or (kind is float and found != sorted(set(found))):
+        raise InputError(
+            f"{option} {text!r}", remedy=f"give {count} numbers with commas between them, such as {EXAMPLES[option]}."
+        )
     return found

@@ -123,6 +123,11 @@ def system_of(wanted: Wanted) -> System:
         Artefact(kind=kind, name=name, digest=files.digest(Path(path)), path=str(Path(path).resolve()))
         for kind, name, path in named
     )
+    if artefacts[1].digest == artefacts[2].digest:
+        raise InputError(
+            "the model is to be tried on the very table that it was trained on",
+            remedy="give --test records that it has never seen.",
+        )
     try:
         redteam = msgspec.convert(wanted.settings, RedTeam)
     except msgspec.ValidationError as error:
