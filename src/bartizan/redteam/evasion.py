@@ -35,6 +35,8 @@ BUDGET_MARKS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 """Numbers of queries at which the curve over the budget is read."""
 CHANGE_MARKS = 20
 """Points of the curve over the change, from 0 to twice the largest change that counts."""
+SPENT = 0.8
+"""An attack whose every success needs at least this part of the largest change did not look for smaller ones."""
 NAMED_FEATURES = 3
 SEVERITIES = ((0.5, Severity.HIGH), (0.2, Severity.MEDIUM), (0.05, Severity.LOW))
 """Least success, at the lower end of its interval, for each severity."""
@@ -308,11 +310,16 @@ class _Judgement:
         return metric(_median(change), interval, len(change), "bootstrap", unit=unit(self.task))
 
     def by_change(self) -> tuple[Point, ...]:
-        """Robust accuracy over the size of the change, as far as the attack has looked."""
+        """Robust accuracy over the size of the change, as far as the attack has looked.
+
+        One that always spends all that it may says nothing of smaller changes: then there are the two ends only.
+        """
         change = self.found[self.task.budget].change
-        bound = self.task.max_change
-        farther = bool((np.isfinite(change) & (change > bound * (1 + TOLERANCE))).any())
+        change, bound = change[np.isfinite(change) & self.right], self.task.max_change
+        farther = bool((change > bound * (1 + TOLERANCE)).any())
         marks = np.linspace(0, 2, CHANGE_MARKS + 1) * bound
+        if change.size and change.min() >= SPENT * bound and not farther:
+            marks = np.array([0.0, bound])
         return tuple(self._point(mark, self.robust(mark)) for mark in marks.tolist() if farther or mark <= bound)
 
     def by_queries(self) -> tuple[Point, ...]:

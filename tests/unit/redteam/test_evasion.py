@@ -319,3 +319,16 @@ def test_a_median_that_was_not_reached_and_a_share_of_nothing_are_left_out():
     lonely = material(table(200, 3), samples=1)
     found, case, _ = measured(ask_the_rows, lonely)
     assert ("robust_recall" in found.metrics) == bool((case.task.labels == 1).any())
+
+
+def test_an_attack_that_spends_all_it_may_is_not_said_to_fail_with_less():
+    def at_the_bound(task, _rng):
+        rows = task.rows.copy()
+        away = np.where(rows[:, 0] > 0, -1, 1) * task.max_change * task.space.scale[0]
+        rows[:, 0] += away
+        yield Query(task.space.project(rows, task.rows), np.arange(len(rows)))
+        return rows
+
+    curve = measured(at_the_bound)[0].curves["robust_accuracy_by_change"]
+    assert [point.x for point in curve] == [0.0, 0.5]
+    assert curve[1].value < curve[0].value
