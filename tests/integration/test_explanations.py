@@ -20,6 +20,11 @@ from fixtures.project import bartizan, declare
 
 PATIENCE = 60
 GATE = """
+[[document]]
+name = "gateway"
+path = "gateway.toml"
+kind = "configuration"
+
 [gate.deploy]
 valid_for = "7d"
 
@@ -28,6 +33,16 @@ id = "clean"
 about = "model"
 type = "test-result"
 check = "scan"
+"""
+ROLES = """
+[identity.passes]
+
+[role.anonymous]
+operations = ["infer"]
+
+[role.security]
+operations = ["explain"]
+explanations = true
 """
 PLACE = "/v2/models/tumour/explain"
 
@@ -40,6 +55,7 @@ def folder(tmp_path_factory):
     path = place / "bartizan.toml"
     granted = path.read_text().replace('output = "scores"', 'output = "label"\nexplanations = ["security"]')
     path.write_text(granted + GATE)
+    (place / "gateway.toml").write_text(ROLES)
     for arguments in (("register",), ("assure", "--only", "scan", "--gate", "deploy")):
         done = bartizan(place, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -104,9 +120,9 @@ def test_interpretability_is_a_column_and_only_granted_roles_get_an_explanation(
 
     columns, records = rows
     status, answer = ask(records[:1], pass_of(ask_in, folder, "risk-owner"))
-    assert (status, answer) == (403, {"error": "the role 'risk-owner' is not granted explanations"})
+    assert (status, answer) == (403, {"error": "this is not allowed"})
     status, answer = ask(records[:1])
-    assert status == 401
+    assert status == 403
     assert set(answer) == {"error"}
 
     status, answer = ask(records, pass_of(ask_in, folder, "security"))

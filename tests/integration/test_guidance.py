@@ -41,6 +41,11 @@ name = "how-to-label"
 path = "labelling.md"
 kind = "instructions"
 
+[[document]]
+name = "gateway"
+path = "gateway.toml"
+kind = "configuration"
+
 [gate.deploy]
 valid_for = "7d"
 [[gate.deploy.rule]]
@@ -80,6 +85,7 @@ def guided_once(tmp_path_factory):
     text = text.replace('split = "train"', 'split = "train"\nlabelling_instructions = "how-to-label"', 1)
     (tables,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (folder / "bartizan.toml").write_text(f"{text}\n{tables}{ADDED}")
+    (folder / "gateway.toml").write_text('[role.anonymous]\noperations = ["infer"]\n')
     (folder / "labelling.md").write_text("Malignant is what two pathologists call malignant.\n")
     for name in TEAM:
         for arguments in (("keys", "new", name, "--unencrypted"), ("trust", "grant", name, "--role", name)):

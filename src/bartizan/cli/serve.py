@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import click
 
@@ -11,13 +12,12 @@ from bartizan.cli.output import say, show, workspace
 from bartizan.lifecycle.deploy.gateway.admission import Admission
 from bartizan.wiring.serving import Gateway, Wanted
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MAX_PORT = 65535
 
 
 @click.command()
 @click.option("--gate", default="release", show_default=True, help="Gate whose verdict admits the model.")
-@click.option("--model", default="", metavar="NAME", help="Which declared model; needed when there are several.")
+@click.option("--model", default="", metavar="NAME", help="Serve this one alone, of all declared models.")
 @click.option("--port", type=click.IntRange(0, MAX_PORT), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -29,8 +29,8 @@ def serve(ctx: click.Context, *, gate: str, model: str, port: int, host: str, re
 
     Speaks the Open Inference Protocol v2 over HTTP. The bytes of the model and of every declared document, their
     signatures, the scan and the gate's verdict are verified before the model is opened and then every --recheck;
-    while one of them fails, nothing is answered. Only explanations ask who you are (`bartizan keys pass`): for all
-    else put a proxy in front that does.
+    while one of them fails, nothing is answered, or what is declared to stand in. Who may ask, and what they are told,
+    stands in the document called gateway (docs/gateway); without it nobody is answered.
     Exit code 1: a condition is not met, and nothing is served.
 
     \b
@@ -40,19 +40,21 @@ def serve(ctx: click.Context, *, gate: str, model: str, port: int, host: str, re
     space = workspace(ctx)
     wanted = Wanted(model=model, gate=gate, host=host, port=port, recheck=recheck)
     with contextlib.closing(Gateway(space, wanted)) as gateway:
-        if not gateway.admission.admitted:
-            _print(gateway.admission, gate)
+        for admission in gateway.refused:
+            _print(admission, gate)
+        if gateway.refused:
             return FOUND
-        if host not in LOOPBACK:
-            say(f"warning: {host} can be reached by others, and nobody is authenticated here")
-        gateway.serve(lambda address, number: _tell(gateway.admission, address, number))
+        if not gateway.open_to:
+            say("nobody is granted anything: declare a document called gateway, of kind configuration, with roles")
+        gateway.serve(lambda address, number: _tell(gateway.admissions, address, number))
     say("stopped")
     return OK
 
 
-def _tell(admission: Admission, address: str, port: int) -> None:
+def _tell(admissions: Sequence[Admission], address: str, port: int) -> None:
     place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    say(f"serving {admission.model} sha256:{admission.digest} on http://{place}/v2")
+    for admission in admissions:
+        say(f"serving {admission.model} sha256:{admission.digest} on http://{place}/v2")
 
 
 def _print(admission: Admission, gate: str) -> None:

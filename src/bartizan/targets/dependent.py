@@ -80,16 +80,29 @@ def read_dependents(declared: Mapping[str, str], columns: Sequence[str]) -> tupl
 
 def _read(name: str, text: str, places: Mapping[str, int]) -> tuple[Formula, set[str]]:
     """The formula, and the columns that it needs."""
+    try:
+        tree, braced = parsed(text)
+    except ValueError as error:
+        raise _fault(name, str(error)) from error
+    reader = _Reader(name, places, braced)
+    return reader.built(tree), reader.needed
+
+
+def parsed(text: str) -> tuple[ast.expr, dict[str, str]]:
+    """The tree of an expression, and what stood in braces by the name that stands for it in the tree.
+
+    Raises:
+        ValueError: it is too long, or no expression; says which.
+    """
     if len(text) > MAX_LENGTH:
-        raise _fault(name, f"an expression of {len(text)} characters; {MAX_LENGTH} are allowed")
+        raise ValueError(f"an expression of {len(text)} characters; {MAX_LENGTH} are allowed")
     braced = [found.strip() for found in _BRACES.findall(text)]
     counted = itertools.count()
     try:
         tree = ast.parse(_BRACES.sub(lambda _: f" _{next(counted)}_ ", text).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _fault(name, f"{text!r} is no expression") from error
-    reader = _Reader(name, places, {f"_{place}_": column for place, column in enumerate(braced)})
-    return reader.built(tree), reader.needed
+        raise ValueError(f"{text!r} is no expression") from error
+    return tree, {f"_{place}_": column for place, column in enumerate(braced)}
 
 
 class _Reader:

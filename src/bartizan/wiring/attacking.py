@@ -336,7 +336,7 @@ def _tried(
 ) -> Trial:
     job = Job(check=check, subject=subject, inputs={})
     services = CheckServices(
-        workspace.settings.path("journals"), _clean(workspace, system), workspace.settings.values["confinement"]
+        workspace.settings.path("journals"), clean_models(workspace, system), workspace.settings.values["confinement"]
     )
     targets = ServedTargets(served) if served else None
     listener.started(job)
@@ -356,7 +356,7 @@ def trial_of(check: AttackCheck, subject: Artefact, outcome: Outcome, targets: S
     )
 
 
-def _clean(workspace: Workspace, system: System) -> frozenset[Digest]:
+def clean_models(workspace: Workspace, system: System) -> frozenset[Digest]:
     """Digests of models with a clean scan that stands."""
     clean: set[Digest] = set()
     for item in situation(workspace, system).evidence:

@@ -8,6 +8,7 @@ from typing import Any
 from bartizan.adapters.sklearn import SKLEARN
 from bartizan.core.digest import Digest
 from bartizan.core.errors import WorkError
+from bartizan.lifecycle.deploy.gateway.guards.rules.fitting import Trees
 from bartizan.redteam.journal import Journals
 from bartizan.targets.hosted import Framework, HostedTargets
 from bartizan.targets.isolated import Limits, required_layers
@@ -65,4 +66,6 @@ class CheckServices:
             return load("bartizan.adapters.sklearn_text:SklearnTexts")(self._clean.__contains__, self._limits)
         if port is Journals:
             return load("bartizan.redteam.journal_file:FolderJournals")(self._journals)
+        if port is Trees:
+            return load("bartizan.adapters.sklearn_tree:SklearnTrees")()
         raise WorkError(f"no service is wired for {port.__name__}", remedy="this is a mistake in the check.")

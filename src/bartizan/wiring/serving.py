@@ -7,12 +7,12 @@ import contextlib
 import re
 import signal
 import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, short
@@ -22,10 +22,14 @@ from bartizan.core.statement import make
 from bartizan.core.system import Artefact, System
 from bartizan.core.trust import Trust
 from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, Told, admit, refusal
+from bartizan.lifecycle.deploy.gateway.answering import Desk
 from bartizan.lifecycle.deploy.gateway.application import Application
-from bartizan.lifecycle.deploy.gateway.explaining import Usual
+from bartizan.lifecycle.deploy.gateway.asgi import Bodies
+from bartizan.lifecycle.deploy.gateway.configuration import CLOSED, DOCUMENT, Configuration
+from bartizan.lifecycle.deploy.gateway.configuration import read as read_configuration
+from bartizan.lifecycle.deploy.gateway.explaining import Usual, explained
 from bartizan.lifecycle.deploy.gateway.passes import Grants, Holder, Pass, write
-from bartizan.lifecycle.deploy.gateway.protocol import Description, detail_of
+from bartizan.lifecycle.deploy.gateway.protocol import MAX_BODY_BYTES, Description
 from bartizan.lifecycle.deploy.gateway.schedule import (
     Door,
     Remembered,
@@ -37,13 +41,15 @@ from bartizan.lifecycle.deploy.gateway.schedule import (
     recording,
     worth_recording,
 )
+from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
 from bartizan.lifecycle.design.guidance import notice
 from bartizan.redteam.check import material_of
+from bartizan.redteam.family import Material
 from bartizan.targets.explanation import usual_row
-from bartizan.targets.protocol import Target, Targets
 from bartizan.wiring.assure import Situation, gate_of, situation
 from bartizan.wiring.deciding import key_for
-from bartizan.wiring.services import CheckServices
+from bartizan.wiring.gateway_parts import Parts, document_of, reports
+from bartizan.wiring.hosting import Opened, check_classes, open_model
 from bartizan.wiring.workspace import Workspace, load
 
 KIND = "verify"
@@ -85,12 +91,15 @@ def seconds_of(text: str, what: str = "time between verifications") -> float:
 class LedgerWorks:
     """See ``schedule.Works``. Used by one thread."""
 
-    def __init__(self, workspace: Workspace, wanted: Wanted) -> None:
+    def __init__(self, workspace: Workspace, wanted: Wanted, parts: Parts | None = None) -> None:
         self._workspace, self._gate = workspace, wanted.gate
         self._system = workspace.system()
         gate_of(self._system, wanted.gate)
         self._model = choose(self._system, wanted.model)
         self._last: Remembered | None = None
+        self._evidence: tuple[Evidence, ...] = ()
+        names = {part.name: part.classes for part in self._system.declaration.model}
+        self.parts = parts or Parts(workspace, names)
 
     @property
     def name(self) -> str:
@@ -109,6 +118,7 @@ class LedgerWorks:
         system = self._workspace.system()
         now = situation(self._workspace, system)
         self._system, self._model = system, choose(system, self._model.name)
+        self._evidence, self.parts.system = now.evidence, now.system
         if self._last is None:
             self._last = remembered(now.evidence, self._model)
         admission = admit(
@@ -121,7 +131,12 @@ class LedgerWorks:
                 now=now.now,
             )
         )
-        return msgspec.structs.replace(admission, told=told(now, self._model.name), grants=self._grants(system))
+        return msgspec.structs.replace(
+            admission,
+            told=told(now, self._model.name),
+            grants=self._grants(system),
+            configuration=configured(system) if admission.admitted else CLOSED,
+        )
 
     def _grants(self, system: System) -> Grants:
         """Who may be told more, by the declaration and the trust document as they are now."""
@@ -134,17 +149,28 @@ class LedgerWorks:
         return {artefact.id: artefact.digest for artefact in self._system.artefacts}
 
     def open(self, admission: Admission) -> Served:
-        """See ``Works.open``. The process is handed only bytes of the digest that was admitted."""
+        """See ``Works.open``. Only bytes of the digest that was admitted are opened."""
         if admission.inputs != self._inputs():
             raise ArtefactError("the system changed after it was admitted", remedy="wait for the next verification.")
-        clean = frozenset({self._model.digest})
-        settings = self._workspace.settings
-        targets = CheckServices(settings.path("journals"), clean, settings.values["confinement"])(Targets)
-        with contextlib.ExitStack() as stack:
-            target = stack.enter_context(targets.open(self._system, self._model))
-            described = describe(self._system, self._model, target)
-            usual = usual_of(self._system, self._model) if admission.grants.explanations else None
-            return Served(described, target, stack.pop_all().close, usual)
+        configuration, name = admission.configuration, self._model.name
+        self.parts.take(admission)
+        declared = material_of(self._system, self._model)
+        opened = open_model(self._workspace, self._system, self._model, configuration.of_model(name).hosting, declared)
+        try:
+            check_classes(opened, self._system, self._model)
+            fitted = reports(self._workspace, self._evidence, self._model)
+            material = self.parts.material(self._system, self._model, declared, fitted)
+            pipeline = self.parts.pipeline(configuration, material)
+            described = describe(self._system, self._model, opened, declared)
+            explain = explaining(opened, declared, described) if admission.grants.explanations else None
+        except BaseException:
+            opened.host.close()
+            raise
+        return Served(described, opened.host, pipeline, explain, opened.thread)
+
+    def confirm(self, admission: Admission) -> None:
+        """See ``Works.confirm``."""
+        self.parts.take(admission)
 
     def record(self, admission: Admission) -> None:
         """See ``Works.record``."""
@@ -178,14 +204,21 @@ class LedgerWorks:
                 raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
 
 
-def usual_of(system: System, model: Artefact) -> Usual:
-    """What explanations compare with: medians of the declared training data.
+def configured(system: System) -> Configuration:
+    """What the gateway is told, by the document that is declared for it; closed when none is.
 
     Raises:
-        ArtefactError: they cannot be read.
+        InputError: it cannot be read, or grants what was never assessed.
+        ArtefactError: its bytes are not those that were verified.
     """
-    material = material_of(system, model)
-    return Usual(material.training.columns, usual_row(material.training.rows, material.space.categorical))
+    data = document_of(system, DOCUMENT, "configuration")
+    return CLOSED if data is None else read_configuration(data, system)
+
+
+def explaining(opened: Opened, material: Material, described: Description) -> Callable[[Any], dict[str, Any]]:
+    """Explains rows against medians of the declared training data."""
+    usual = Usual(material.training.columns, usual_row(material.training.rows, material.space.categorical))
+    return lambda rows: {"explanations": explained(opened.target, np.asarray(rows, dtype=np.float64), usual, described)}
 
 
 def holders(trust: Trust, gone: Withdrawals, now: datetime) -> tuple[Holder, ...]:
@@ -264,27 +297,20 @@ def choose(system: System, name: str) -> Artefact:
     return models[name]
 
 
-def describe(system: System, model: Artefact, target: Target) -> Description:
-    """What clients may know of a model that was opened.
-
-    Raises:
-        ArtefactError: it has other classes than are declared.
-    """
+def describe(system: System, model: Artefact, opened: Opened, material: Material) -> Description:
+    """What clients may know of a model that was opened."""
     part = system.model_part(model.name)
-    if target.classes != len(part.classes):
-        raise ArtefactError(
-            f"{model.id} knows {target.classes} classes and is declared with {len(part.classes)}",
-            remedy="name in classes every class that the model knows.",
-        )
     return Description(
         name=model.name,
         digest=model.digest,
-        features=target.features,
+        features=opened.asking.features,
         classes=part.classes,
-        detail=detail_of(system.declaration.exposure.output, target),
         uses=part.uses,
         prohibited_uses=part.prohibited_uses,
         limits=part.limits,
+        dtype="<f4" if opened.asking.dtype == np.float32 else "<f8",
+        columns=tuple(material.training.columns),
+        shape=tuple(material.shape or ()),
     )
 
 
@@ -310,7 +336,7 @@ def _summary(admission: Admission, gate: str) -> str:
 
 
 class Gateway:
-    """A door that was verified once, and what keeps it verified."""
+    """Doors that were verified once, and what keeps them verified."""
 
     def __init__(self, workspace: Workspace, wanted: Wanted) -> None:
         """Verify and open.
@@ -320,17 +346,31 @@ class Gateway:
         """
         self._seconds, self._wanted = seconds_of(wanted.recheck), wanted
         _ = workspace.service
-        self._works = LedgerWorks(workspace, wanted)
-        self._works.may_record()
-        self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
-        admission, served = self._works.examine(), None
-        if admission.admitted:
-            served, admission = opening(self._works, admission)
-        else:
-            recording(self._works, admission)
-        self.admission = admission
-        self._door = Door(admission, patience(self._seconds))
-        self._door.move(admission, served)
+        works = [LedgerWorks(workspace, wanted)] if wanted.model else all_works(workspace, wanted)
+        self._parts = works[0].parts
+        works[0].may_record()
+        self.admissions: list[Admission] = []
+        self._lanes: list[tuple[LedgerWorks, Lane]] = []
+        for each in works:
+            admission, served = each.examine(), None
+            if admission.admitted:
+                served, admission = opening(each, admission)
+            else:
+                recording(each, admission)
+            self.admissions.append(admission)
+            door = Door(admission, patience(self._seconds))
+            door.move(admission, served)
+            self._lanes.append((each, Lane(each.name, door, admission.configuration.of_model(each.name))))
+
+    @property
+    def refused(self) -> list[Admission]:
+        """Models that are not served."""
+        return [admission for admission in self.admissions if not admission.admitted]
+
+    @property
+    def open_to(self) -> tuple[str, ...]:
+        """Roles that are configured."""
+        return tuple(self.admissions[0].configuration.roles)
 
     def serve(self, tell: Callable[[str, int], None]) -> None:
         """Serve until a signal ends it; ``tell`` is given the address as soon as it is listened on.
@@ -339,33 +379,44 @@ class Gateway:
             InputError: the server is not installed.
             StoreError: the address cannot be listened on.
         """
-        server = self._server()
+        lanes = Lanes({lane.name: lane for _, lane in self._lanes})
+        bodies = Bodies(MAX_BODY_BYTES)
+        desk = Desk(lanes, bodies)
+        server = self._server(Application(self._parts.front, desk.handlers(), desk.model_of))
         with listening(self._wanted.host, self._wanted.port) as listener:
             tell(*listener.getsockname()[:2])
             with _ended_by_signals():
-                asyncio.run(self._run(server, listener))
+                _runner(self._run(server, listener, lanes, bodies))
 
     def close(self) -> None:
-        """End the model's process."""
-        old = self._door.move(self._door.admission, None)
-        if old is not None:
-            self._model.submit(old.close).result()
-        self._model.shutdown(wait=True)
+        """End the processes of models."""
+        for _, lane in self._lanes:
+            old = lane.door.move(lane.door.admission, None)
+            if old is not None:
+                old.close()
+        asyncio.run(self._parts.close())
 
-    async def _run(self, server: Any, listener: socket.socket) -> None:
-        schedule = Schedule(self._works, self._door, seconds=self._seconds, model=self._model)
-        watch = asyncio.create_task(schedule.run())
+    async def _run(self, server: Any, listener: socket.socket, lanes: Lanes, bodies: Bodies) -> None:
+        schedules = [
+            Schedule(works, lane.door, seconds=self._seconds, changed=lambda _: lanes.arrange())
+            for works, lane in self._lanes
+        ]
+        jobs = [each.run() for each in schedules] + [bodies.watch(), self._parts.run()]
+        beside = [asyncio.create_task(job) for job in jobs]
         try:
             await server.serve(sockets=[listener])
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            schedule.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            for schedule in schedules:
+                schedule.close()
+            await self._parts.close()
 
-    def _server(self) -> Any:
+    def _server(self, application: Application) -> Any:
         try:
             config = load("uvicorn:Config")(
-                Application(self._door, self._works.name, self._model),
+                application,
                 interface="asgi3",
                 lifespan="off",
                 ws="none",
@@ -375,6 +426,7 @@ class Gateway:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                date_header=False,
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
@@ -382,6 +434,24 @@ class Gateway:
             return load("uvicorn:Server")(config)
         except ImportError as error:
             raise InputError("the server is not installed", remedy="pip install 'bartizan[serve]'.") from error
+
+
+def _runner(work: Coroutine[Any, Any, None]) -> None:
+    """Run it on uvloop where that is installed: it takes a third less time."""
+    try:
+        factory = load("uvloop:new_event_loop")
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+def all_works(workspace: Workspace, wanted: Wanted) -> list[LedgerWorks]:
+    """Works for every declared model."""
+    names = [artefact.name for artefact in workspace.system().of_kind("model")]
+    first = LedgerWorks(workspace, msgspec.structs.replace(wanted, model=names[0]))
+    others = [LedgerWorks(workspace, msgspec.structs.replace(wanted, model=name), first.parts) for name in names[1:]]
+    return [first, *others]
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -423,5 +493,4 @@ __all__ = [
     "make_pass",
     "remembered",
     "seconds_of",
-    "usual_of",
 ]

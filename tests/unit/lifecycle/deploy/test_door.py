@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import msgspec
@@ -13,12 +12,22 @@ import pytest
 
 from bartizan.core.digest import digest_bytes
 from bartizan.core.errors import SandboxError, StoreError, WorkError
-from bartizan.lifecycle.deploy.gateway import application, schedule
+from bartizan.lifecycle.deploy.gateway import application, asgi, schedule
 from bartizan.lifecycle.deploy.gateway.admission import Admission, Finding
+from bartizan.lifecycle.deploy.gateway.admittance import Admittance, rights
+from bartizan.lifecycle.deploy.gateway.answering import Desk
 from bartizan.lifecycle.deploy.gateway.application import DIGEST_HEADER, Application
+from bartizan.lifecycle.deploy.gateway.asgi import Bodies
+from bartizan.lifecycle.deploy.gateway.front import Front
+from bartizan.lifecycle.deploy.gateway.guard import Answer
+from bartizan.lifecycle.deploy.gateway.identity.chain import Chain
+from bartizan.lifecycle.deploy.gateway.model_settings import ModelSettings
+from bartizan.lifecycle.deploy.gateway.policy import Policy
 from bartizan.lifecycle.deploy.gateway.protocol import MAX_BODY_BYTES, Description
+from bartizan.lifecycle.deploy.gateway.roles import RoleSettings, resolve
 from bartizan.lifecycle.deploy.gateway.schedule import Door, Remembered, Schedule, Served, alerts, worth_recording
-from bartizan.targets.protocol import Access
+from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
+from bartizan.lifecycle.deploy.gateway.tailoring import Tailoring
 from fixtures.world import START
 
 BODY = b'{"inputs":[{"name":"features","shape":[1,2],"datatype":"FP64","data":[1,2]}]}'
@@ -30,20 +39,20 @@ def admission(what="model", *, met=True, reason="because"):
 
 
 class Model:
-    """A target that may be made to fail."""
+    """A model that may be made to fail. See ``hosting.Host``."""
 
-    offers = frozenset({Access.LABELS})
+    dtype, features, classes, scored = np.dtype("<f8"), 2, 2, False
     error: Exception | None = None
 
     def __init__(self):
         self.closed = 0
         self.asked = 0
 
-    def labels(self, rows):
+    def answer(self, rows, *, scores):  # noqa: ARG002
         self.asked += 1
         if self.error:
             raise self.error
-        return np.zeros(len(rows), dtype=np.int64)
+        return Answer(np.zeros(len(rows), dtype=np.int64))
 
     def close(self):
         self.closed += 1
@@ -56,7 +65,8 @@ class Works:
         self.finds = admission()
         self.models = []
         self.recorded = []
-        self.open_error = self.record_error = None
+        self.confirmed = 0
+        self.open_error = self.record_error = self.confirm_error = None
 
     def examine(self):
         return self.finds
@@ -65,8 +75,12 @@ class Works:
         if self.open_error:
             raise self.open_error
         self.models.append(Model())
-        described = Description(name="m", digest=found.digest, features=2, classes=("no", "yes"), detail="label")
-        return Served(described, self.models[-1], self.models[-1].close)
+        return Served(Description(name="m", digest=found.digest, features=2, classes=("no", "yes")), self.models[-1])
+
+    def confirm(self, found):  # noqa: ARG002
+        if self.confirm_error:
+            raise self.confirm_error
+        self.confirmed += 1
 
     def record(self, found):
         if self.record_error:
@@ -74,29 +88,66 @@ class Works:
         self.recorded.append(found)
 
 
+class Log:
+    """Keeps records in a list."""
+
+    durable = True
+    error: Exception | None = None
+
+    def __init__(self):
+        self.records = []
+
+    def append(self, record):
+        if self.error:
+            raise self.error
+        self.records.append(record)
+
+    def keyed(self, content):
+        return digest_bytes(content)[:8]
+
+    async def close(self):
+        pass
+
+
 class Scene:
     """A door with its schedule and application, and a clock that stands still."""
 
-    def __init__(self):
-        self.works, self.time = Works(), 0.0
+    def __init__(self, fallback="none"):
+        self.works, self.time, self.log = Works(), 0.0, Log()
         self.door = Door(admission(met=False), 100, lambda: self.time)
-        self.pool = ThreadPoolExecutor(1)
-        self.schedule = Schedule(self.works, self.door, seconds=1, model=self.pool)
-        self.application = Application(self.door, "m", self.pool)
+        self.schedule = Schedule(self.works, self.door, seconds=1)
+        roles = resolve({"anonymous": RoleSettings(operations=("infer", "metadata"))})
+        front = Front(
+            configuration=digest_bytes(b"configuration"),
+            callers=Chain([], anonymous=True),
+            policy=Admittance(Policy({name: rights(role) for name, role in roles.items()}), roles),
+            log=self.log,
+            teller=Tailoring({"m": ("no", "yes")}, b"k" * 32),
+        )
+        self.lanes = Lanes({"m": Lane("m", self.door, ModelSettings(fallback=fallback))})
+        self.bodies = Bodies(MAX_BODY_BYTES, 0.05)
+        desk = Desk(self.lanes, self.bodies)
+        self.application = Application(lambda: front, desk.handlers(), desk.model_of)
 
     def verify(self):
-        asyncio.run(self.schedule.once())
+        async def verified():
+            await self.schedule.once()
+            await self.schedule.drained()
+
+        asyncio.run(verified())
         return self.door.reason
 
     def ask(self, method="POST", path="/v2/models/m/infer", parts=(BODY,), **headers):
+        return asyncio.run(self._ask(self.scope(method, path, **headers), list(parts)))
+
+    def scope(self, method, path, **headers):
         headers = {"content-type": "application/json", **headers}
-        scope = {
+        return {
             "type": "http",
             "method": method,
             "path": path,
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
         }
-        return asyncio.run(self._ask(scope, list(parts)))
 
     async def _ask(self, scope, parts):
         sent = []
@@ -112,7 +163,9 @@ class Scene:
         async def send(message):
             sent.append(message)
 
+        watch = asyncio.create_task(self.bodies.watch())
         await self.application(scope, receive, send)
+        watch.cancel()
         start, body = sent
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
         return start["status"], headers, json.loads(body["body"])
@@ -123,7 +176,6 @@ def scene():
     made = Scene()
     yield made
     made.schedule.close()
-    made.pool.shutdown()
 
 
 @pytest.fixture
@@ -147,7 +199,8 @@ def test_what_fails_is_taken_out_and_comes_back_only_verified(serving):
     assert "nobody signed it" in serving.verify()
     assert first.closed == 1
     status, _, answer = serving.ask()
-    assert (status, "nobody signed it" in answer["error"], first.asked) == (503, True, 0)
+    assert (status, "nobody signed it" in answer["error"], first.asked) == (503, False, 0)
+    assert "nobody signed it" in str(serving.log.records[-1].reasons)
     assert serving.ask("GET", "/v2/health/ready")[0] == 503
     assert serving.ask("GET", "/v2/health/live")[0] == 200
     serving.works.finds = admission()
@@ -158,7 +211,61 @@ def test_what_fails_is_taken_out_and_comes_back_only_verified(serving):
 
 def test_what_is_verified_again_stays_open_without_being_loaded_again(serving):
     assert serving.verify() == serving.verify() == ""
-    assert len(serving.works.models) == 1
+    assert (len(serving.works.models), serving.works.confirmed) == (1, 2)
+
+
+def test_what_cannot_be_confirmed_is_out_of_service(serving):
+    serving.works.confirm_error = StoreError("the keys are out of reach")
+    assert "the keys are out of reach" in serving.verify()
+    assert serving.ask()[0] == 503
+
+
+def test_nothing_is_answered_that_cannot_be_recorded(serving):
+    serving.log.error = StoreError("the disk is full")
+    status, _, answer = serving.ask()
+    assert (status, answer) == (503, {"error": "not now"})
+    serving.log.error = None
+    assert serving.ask()[0] == 200
+
+
+def test_a_rule_stands_in_for_a_model_that_is_out(serving):
+    serving.lanes.find("m").settings = ModelSettings(fallback="rule:yes")
+    assert serving.ask()[2]["outputs"][0]["data"] == ["no"]
+    serving.works.models[0].error = SandboxError("the process died")
+    for _ in range(2):
+        status, _, answer = serving.ask()
+        assert (status, answer["outputs"][0]["data"]) == (200, ["yes"])
+        assert answer["parameters"]["answered_by"] == "fallback"
+        assert serving.log.records[-1].source == "fallback"
+    assert serving.verify() == ""
+    assert serving.ask()[2]["outputs"][0]["data"] == ["no"]
+
+
+def test_a_switch_drops_no_request(serving):
+    """What is on its way through the old model is answered by it; it is closed afterwards."""
+    old = serving.works.models[0]
+
+    async def switched():
+        going, gone = asyncio.Event(), asyncio.Event()
+
+        async def slowly(rows, *, scores):
+            going.set()
+            await gone.wait()
+            return Answer(np.ones(len(rows), dtype=np.int64))
+
+        old.answer = lambda rows, *, scores: slowly(rows, scores=scores)
+        asked = asyncio.create_task(serving._ask(serving.scope("POST", "/v2/models/m/infer"), [BODY]))
+        await going.wait()
+        serving.works.finds = admission("newer")
+        await serving.schedule.once()
+        assert (serving.door.digest, old.closed) == (digest_bytes(b"newer"), 0)
+        gone.set()
+        status, _, answer = await asked
+        await serving.schedule.drained()
+        return status, answer["model_version"], answer["outputs"][0]["data"]
+
+    assert asyncio.run(switched()) == (200, digest_bytes(b"model"), ["yes"])
+    assert old.closed == 1
 
 
 def test_another_admitted_model_replaces_the_one_before(serving):
@@ -208,11 +315,11 @@ def test_a_model_whose_process_dies_is_out_until_it_was_opened_anew(serving):
 def test_an_answer_that_was_overtaken_by_a_refusal_is_not_given(serving, monkeypatch):
     model = serving.works.models[0]
 
-    def overtaken(rows):
+    def overtaken(rows, *, scores):
         serving.door.move(admission(met=False), None)
-        return np.zeros(len(rows), dtype=np.int64)
+        return Answer(np.zeros(len(rows), dtype=np.int64))
 
-    monkeypatch.setattr(model, "labels", overtaken)
+    monkeypatch.setattr(model, "answer", overtaken)
     status, _, answer = serving.ask()
     assert (status, "outputs" in answer) == (503, False)
 
@@ -227,9 +334,9 @@ def test_rows_that_the_model_cannot_take_cost_only_their_request(serving):
 
 def test_a_mistake_of_ours_shows_no_traceback(serving):
     serving.works.models[0].error = RuntimeError("secret")
-    status, headers, answer = serving.ask()
+    status, _, answer = serving.ask()
     assert (status, "secret" in str(answer), "RuntimeError" in str(answer)) == (500, False, False)
-    assert DIGEST_HEADER in headers
+    assert serving.log.records[-1].decision == "failed"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +347,7 @@ def test_a_mistake_of_ours_shows_no_traceback(serving):
         ("GET", "/v2/models", 404),
         ("GET", "/v2/models/other", 404),
         ("GET", "/v2/models/m/weights", 404),
-        ("GET", "/v2/models/m/versions/0000/infer", 404),
+        ("GET", "/v2/models/m/versions/0000", 404),
         ("GET", "/../v2", 404),
         ("GET", "/" + "x" * 10_000, 404),
         ("GET", "/v2/models/m/infer", 405),
@@ -254,7 +361,6 @@ def test_routes(serving, method, path, status):
     answered, headers, answer = serving.ask(method, path)
     assert answered == status
     assert ("error" in answer) == (status >= 400)
-    assert headers[DIGEST_HEADER].startswith("sha256:")
     assert ("allow" in headers) == (status == 405)
 
 
@@ -263,7 +369,8 @@ def test_routes(serving, method, path, status):
     [
         ({"content-type": "text/plain"}, (BODY,), 415),
         ({"content-encoding": "gzip"}, (BODY,), 415),
-        ({"inference-header-content-length": "3"}, (BODY,), 415),
+        ({"inference-header-content-length": "3"}, (BODY,), 400),
+        ({"content-type": "application/octet-stream"}, (BODY,), 415),
         ({}, (b" " * (MAX_BODY_BYTES // 2 + 1),) * 2, 413),
         ({}, (), 400),
         ({}, (b"{",), 400),
@@ -275,12 +382,12 @@ def test_requests_are_bounded(serving, headers, parts, status):
 
 
 def test_a_request_that_trickles_is_given_up(serving, monkeypatch):
-    monkeypatch.setattr(application, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(asgi, "TICK_SECONDS", 0.02)
     assert serving.ask(parts=(BODY[:9], None))[0] == 408
 
 
 def test_more_requests_than_can_wait_are_told_to_come_again(serving, monkeypatch):
-    monkeypatch.setattr(application, "MAX_WAITING", 0)
+    monkeypatch.setattr(application, "MOST_OF_ONE", 0)
     status, headers, _ = serving.ask()
     assert (status, headers["retry-after"]) == (503, "1")
 

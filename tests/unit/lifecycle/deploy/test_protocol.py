@@ -10,15 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from bartizan.core.digest import Digest
-from bartizan.lifecycle.deploy.gateway import protocol
-from bartizan.lifecycle.deploy.gateway.protocol import Description, RequestError
-from bartizan.targets.protocol import Access
+from bartizan.lifecycle.deploy.gateway import plain, protocol
+from bartizan.lifecycle.deploy.gateway.failures import RequestError
+from bartizan.lifecycle.deploy.gateway.protocol import Description, Output
 
 DIGEST = Digest("ab" * 32)
 
 
-def described(detail="scores", classes=("no", "yes"), features=2):
-    return Description(name="m", digest=DIGEST, features=features, classes=classes, detail=detail)
+def described(features=2, dtype="<f8", shape=()):
+    return Description(
+        name="m", digest=DIGEST, features=features, classes=("a", "b"), dtype=dtype, columns=("x", "y"), shape=shape
+    )
+
+
+def read(sent, head=None, **more):
+    return protocol.read(sent, head, described(**more))
 
 
 def body(data, shape=(1, 2), datatype="FP64", **more):
@@ -26,23 +32,12 @@ def body(data, shape=(1, 2), datatype="FP64", **more):
     return json.dumps({"inputs": [tensor], **more}).encode()
 
 
-class Fixed:
-    """A model of four classes that answers the same to every row."""
-
-    offers = frozenset({Access.LABELS, Access.SCORES})
-
-    def labels(self, rows):
-        return np.full(len(rows), 2, dtype=np.int64)
-
-    def scores(self, rows):
-        return np.tile([0.1234, 0.3, 0.5166, 0.06], (len(rows), 1))
-
-
 @pytest.mark.parametrize("data", [[1, 2.5, 3, 4], [[1, 2.5], [3, 4]]])
 def test_flat_and_nested_numbers_are_the_same_rows(data):
-    question = protocol.read(body(data, (2, 2), id="7"), described())
+    question = read(body(data, (2, 2), id="7"))
     assert question.rows.tolist() == [[1, 2.5], [3, 4]]
-    assert (question.id, question.outputs, question.rows.dtype) == ("7", ("label", "scores"), np.dtype("float64"))
+    assert (question.id, question.outputs, question.rows.dtype) == ("7", (), np.dtype("float64"))
+    assert read(body(data, (2, 2)), dtype="<f4").rows.dtype == np.dtype("float32")
 
 
 @pytest.mark.parametrize(
@@ -55,16 +50,15 @@ def test_flat_and_nested_numbers_are_the_same_rows(data):
         (body([1, 2]).replace(b"features", b"other"), 400, "exactly one input"),
         (body([1, 2], surprise=1), 400, "no inference request"),
         (body([1, 2], id="x" * 129), 400, "an id has at most"),
-        (body([1, 2], outputs=[{"name": "weights"}]), 400, "outputs are label, scores"),
-        (body([1, 2], outputs=[{"name": "label"}, {"name": "label"}]), 400, "each once"),
-        (body([1, 2], (2,)), 400, "the shape is [rows, 2]"),
-        (body([1, 2], (2, 1)), 400, "the shape is [rows, 2]"),
+        (body([1, 2], outputs=[{"name": "label"}, {"name": "label"}]), 400, "named twice"),
+        (body([1, 2], (2,)), 400, "and not [rows, 2]"),
+        (body([1, 2], (2, 1)), 400, "and not [rows, 2]"),
         (body([], (0, 2)), 400, "at least one row"),
         (body([1, 2], (-1, 2)), 400, "at least one row"),
-        (body([1, 2], (4097, 2)), 413, "at most 4096 rows"),
-        (body([1, 2], (2**62, 2)), 413, "at most 4096 rows"),
-        (body([1, 2], (2**70, 2)), 413, "at most 4096 rows"),
-        (body(["a", "b"], datatype="BYTES"), 400, "datatypes that are taken"),
+        (body([1, 2], (4097, 2)), 413, "too many rows"),
+        (body([1, 2], (2**62, 2)), 413, "too many rows"),
+        (body([1, 2], (2**70, 2)), 413, "too many rows"),
+        (body(["a", "b"], datatype="BYTES"), 400, "datatype "),
         (body([1, 2, 3]), 400, "3 numbers are no 1 rows of 2"),
         (body([]), 400, "0 numbers are no 1 rows of 2"),
         (body([[1, 2], [3]], (2, 2)), 400, "data are no 2 rows of 2"),
@@ -83,56 +77,154 @@ def test_flat_and_nested_numbers_are_the_same_rows(data):
 )
 def test_what_is_out_of_bounds_is_refused(sent, status, says):
     with pytest.raises(RequestError) as refused:
-        protocol.read(sent, described())
+        read(sent)
     assert refused.value.status == status
-    assert says in refused.value.message
+    assert says in refused.value.reason
+    for word in ("[rows", "datatype", "FP32", "2 rows", "finite"):
+        assert word not in refused.value.message
 
 
 @given(some.binary(max_size=300))
 def test_any_bytes_are_rows_or_a_refusal(noise):
     for sent in (noise, body([1, 2]).replace(b"[1, 2]", noise)):
         try:
-            question = protocol.read(sent, described())
+            question = read(sent)
         except RequestError as error:
             assert error.status in {400, 413}  # noqa: PT017 - either outcome is right
         else:
             assert np.isfinite(question.rows).all()
 
 
+def binary(rows, kind="<f4", datatype="FP32", size=None, **more):
+    """A request of the binary tensor extension, and the length of its head."""
+    data = np.asarray(rows, dtype=kind).tobytes()
+    parameters = {"binary_data_size": len(data) if size is None else size}
+    tensor = {"name": "features", "shape": list(np.shape(rows)), "datatype": datatype, "parameters": parameters}
+    head = json.dumps({"inputs": [tensor], **more}).encode()
+    return head + data, b"%d" % len(head)
+
+
 @pytest.mark.parametrize(
-    ("detail", "outputs"),
+    ("kind", "datatype"),
+    [("<f2", "FP16"), ("<f4", "FP32"), ("<f8", "FP64"), ("<i1", "INT8"), ("<u2", "UINT16"), ("<i8", "INT64")],
+)
+def test_tensors_may_lie_behind_the_head_byte_by_byte(kind, datatype):
+    rows = [[1, 2], [3, 4]]
+    for dtype in ("<f4", "<f8"):
+        question = read(*binary(rows, kind, datatype), dtype=dtype)
+        assert (question.rows.tolist(), question.rows.dtype) == (rows, np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("sent", "head"),
     [
-        ("label", {"label": ["c"]}),
-        ("top-k", {"label": ["c"], "top": ["c", "b", "a"]}),
-        ("rounded-scores", {"label": ["c"], "scores": [0.12, 0.3, 0.52, 0.06]}),
-        ("scores", {"label": ["c"], "scores": [0.1234, 0.3, 0.5166, 0.06]}),
+        (binary([[1, 2]])[0], b"x"),
+        (binary([[1, 2]])[0], b"999999"),
+        (binary([[1, 2]])[0], b"-1"),
+        (binary([[1, 2]])[0], b"0"),
+        (binary([[1, 2]])[0] + b"\0", binary([[1, 2]])[1]),
+        (binary([[1, 2]])[0][:-1], binary([[1, 2]])[1]),
+        binary([[1, 2]], size=4),
+        binary([[1, 2]], size=2**63),
+        binary([[1, 2]], size=True),
+        binary([[1, 2]], size="8"),
+        binary([[1, 2]], datatype="BYTES"),
+        binary([[1, float("nan")]]),
+        binary([[1, float("inf")]]),
+        binary([[1, 1e300]], "<f8", "FP64"),
     ],
 )
-def test_an_answer_tells_as_much_as_was_declared(detail, outputs):
-    model = described(detail, classes=("a", "b", "c", "d"))
-    question = protocol.read(body([1, 2]), model)
-    given_back = protocol.ask(Fixed(), question, model)
-    assert given_back == outputs
-    answer = protocol.write(question, given_back, model)
-    assert (answer["model_name"], answer["model_version"]) == ("m", DIGEST)
-    for output in answer["outputs"]:
-        assert int(np.prod(output["shape"])) == len(output["data"])
-    assert {item["name"] for item in protocol.metadata(model)["outputs"]} == set(outputs)
+def test_tensors_that_do_not_fit_their_head_are_refused(sent, head):
+    with pytest.raises(RequestError) as refused:
+        read(sent, head, dtype="<f4")
+    assert refused.value.status == 400
 
 
-def test_only_the_wanted_outputs_are_asked_for():
-    class LabelsOnly(Fixed):
-        offers = frozenset({Access.LABELS})
+@given(some.binary(max_size=200), some.integers(-2, 300))
+def test_any_bytes_behind_any_head_are_rows_or_a_refusal(noise, cut):
+    sent, head = binary([[1, 2]])
+    for body_bytes, length in ((noise, b"%d" % cut), (sent[: int(head)] + noise, head), (noise, noise[:9])):
+        try:
+            question = read(body_bytes, length)
+        except RequestError as error:
+            assert error.status in {400, 413}  # noqa: PT017 - either outcome is right
+        else:
+            assert np.isfinite(question.rows).all()
 
-        scores = None
 
-    model = described("scores", classes=("a", "b", "c", "d"))
-    question = protocol.read(body([1, 2], outputs=[{"name": "label"}]), model)
-    assert protocol.ask(LabelsOnly(), question, model) == {"label": ["c"]}
-    assert protocol.detail_of("scores", LabelsOnly()) == "label"
-    assert protocol.detail_of("rounded-scores", Fixed()) == "rounded-scores"
+def test_images_may_come_in_their_own_shape():
+    sent = body(list(range(8)), (1, 2, 2, 2))
+    assert read(sent, features=8, shape=(2, 2, 2)).rows.tolist() == [list(range(8))]
+    with pytest.raises(RequestError):
+        read(sent, features=8)
 
 
-@pytest.mark.parametrize(("classes", "named"), [(2, 1), (3, 2), (4, 3), (10, 3)])
-def test_top_k_never_ranks_every_class(classes, named):
-    assert protocol.ranked(classes) == named
+OUTPUTS = {"label": Output("BYTES", ["b", "a"]), "scores": Output("FP64", [0.25, 0.75, 0.5, 0.5], 2)}
+
+
+def test_an_answer_has_the_outputs_that_are_wanted_and_given():
+    question = read(body([1, 2, 3, 4], (2, 2), id="7"))
+    written, length = protocol.write(question, OUTPUTS, described(), {"note": "mind"})
+    answer = json.loads(written)
+    assert (length, answer["id"], answer["model_version"], answer["parameters"]) == (
+        None,
+        "7",
+        DIGEST,
+        {"note": "mind"},
+    )
+    assert [(item["name"], item["shape"]) for item in answer["outputs"]] == [("label", [2]), ("scores", [2, 2])]
+    wanted = read(body([1, 2], outputs=[{"name": "scores"}]))
+    assert [item["name"] for item in json.loads(protocol.write(wanted, OUTPUTS, described())[0])["outputs"]] == [
+        "scores"
+    ]
+    with pytest.raises(RequestError) as refused:
+        protocol.write(wanted, {"label": OUTPUTS["label"]}, described())
+    assert refused.value.status == 403
+
+
+def test_an_answer_may_be_bytes():
+    sent, head = binary([[1, 2], [3, 4]], parameters={"binary_data_output": True})
+    question = read(sent, head)
+    written, length = protocol.write(question, OUTPUTS, described())
+    label, scores = json.loads(written[:length])["outputs"]
+    rest = written[length:]
+    size = label["parameters"]["binary_data_size"]
+    assert rest[:size] == b"\x01\0\0\0b\x01\0\0\0a"
+    assert np.frombuffer(rest[size:], "<f8").tolist() == OUTPUTS["scores"].data
+    assert scores["parameters"]["binary_data_size"] == 32
+
+
+def test_metadata_names_what_is_given():
+    said = protocol.metadata(described(), OUTPUTS)
+    assert {item["name"]: item["shape"] for item in said["outputs"]} == {"label": [-1], "scores": [-1, 2]}
+
+
+@given(some.binary(max_size=200))
+def test_any_bytes_are_plain_rows_or_a_refusal(noise):
+    for sent in (noise, b'{"rows": [' + noise + b"]}"):
+        try:
+            question = plain.read(sent, described())
+        except RequestError as error:
+            assert error.status in {400, 413}  # noqa: PT017 - either outcome is right
+        else:
+            assert np.isfinite(question.rows).all()
+
+
+@pytest.mark.parametrize("rows", [[{"x": 1, "y": 2}], [[1, 2]], [{"y": 2, "x": 1}]])
+def test_plain_rows_by_name_or_in_order(rows):
+    assert plain.read(json.dumps({"rows": rows}).encode(), described()).rows.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], [{}], [{"x": 1}], [{"x": 1, "y": 2, "z": 3}], [[1]], [[1, 2, 3]], [[1, "2"]], [[1, True]], [[[1, 2]]], "x"],
+)
+def test_plain_rows_that_do_not_fit_are_refused(rows):
+    with pytest.raises(RequestError):
+        plain.read(json.dumps({"rows": rows}).encode(), described())
+
+
+def test_plain_answers_have_one_object_for_each_row():
+    assert plain.write(OUTPUTS, 2) == {
+        "predictions": [{"label": "b", "scores": [0.25, 0.75]}, {"label": "a", "scores": [0.5, 0.5]}]
+    }

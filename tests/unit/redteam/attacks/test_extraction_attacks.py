@@ -82,6 +82,9 @@ def test_equation_solving_fails_on_rounded_scores():
     train, own, kept = quarters(load_wine)
     target = Victim(logistic().fit(*train))
     task = task_on(own, 3, 14 + CHECKED)
+    first, second = np.random.default_rng(0).integers(0, len(kept[0]), (2, 500))
+    between = (kept[0][first] + kept[0][second]) / 2
+    kept = (between, kept[1][first])
     whole, rounded = (
         steal(target, EquationSolving(), task, kept),
         steal(Tailored(target, ROUNDED), EquationSolving(), task, kept),

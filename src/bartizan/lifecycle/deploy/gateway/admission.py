@@ -24,6 +24,7 @@ from bartizan.core.evidence import Evidence, Standing
 from bartizan.core.gate import evaluate, policy_digest
 from bartizan.core.statement import Statement
 from bartizan.core.system import Artefact, Gate, System
+from bartizan.lifecycle.deploy.gateway.configuration import CLOSED, Configuration
 from bartizan.lifecycle.deploy.gateway.passes import Grants
 
 Condition = Literal["signature", "scan", "configuration", "verdict", "verification", "opening"]
@@ -82,7 +83,9 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     told: Told | None = None
     """The user notice; None when none is declared, or the card that it is made from does not stand."""
     grants: Grants = Grants()
-    """Who may be told more than everybody."""
+    """Whose passes count."""
+    configuration: Configuration = CLOSED
+    """What the gateway is told, from the document that was verified with everything else."""
 
     @property
     def admitted(self) -> bool:

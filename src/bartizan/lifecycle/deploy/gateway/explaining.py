@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bartizan.lifecycle.deploy.gateway.protocol import Description, Question, RequestError
+from bartizan.lifecycle.deploy.gateway.failures import RequestError
+from bartizan.lifecycle.deploy.gateway.guard import Numbers
+from bartizan.lifecycle.deploy.gateway.protocol import Description
 from bartizan.targets.explanation import Explanation, explain
 from bartizan.targets.protocol import Rows, Target
 
@@ -28,16 +30,16 @@ class Usual:
     """``(features,)``: medians of the training data, most frequent values of categories."""
 
 
-def explained(target: Target, question: Question, usual: Usual, described: Description) -> list[dict[str, Any]]:
+def explained(target: Target, rows: Numbers, usual: Usual, described: Description) -> list[dict[str, Any]]:
     """An explanation of each row. Blocks.
 
     Raises:
         RequestError: these are too many rows.
         WorkError: the model cannot answer.
     """
-    if len(question.rows) > MOST_ROWS:
+    if len(rows) > MOST_ROWS:
         raise RequestError(413, f"at most {MOST_ROWS} rows are explained at once")
-    return [_plain(explain(target, row, usual.row), row, usual, described) for row in question.rows]
+    return [_plain(explain(target, row, usual.row), row, usual, described) for row in rows]
 
 
 def _plain(found: Explanation, row: Rows, usual: Usual, described: Description) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -19,7 +19,7 @@ from bartizan.core import predicates
 from bartizan.core.digest import Digest, canonical_json
 from bartizan.core.errors import EnvelopeError, InputError
 from bartizan.core.ports import Signer
-from bartizan.lifecycle.deploy.gateway.protocol import RequestError
+from bartizan.lifecycle.deploy.gateway.failures import RequestError
 
 PASS_PAYLOAD = "application/vnd.bartizan.pass.v1+json"  # noqa: S105 - a media type
 LONGEST = timedelta(days=1)
@@ -90,6 +90,17 @@ def read(header: bytes, holders: tuple[Holder, ...], model: Digest, now: datetim
     Raises:
         RequestError: there is no pass, or it does not count.
     """
+    return verified(header, holders, (model,), now)[0].role
+
+
+def verified(
+    header: bytes, holders: tuple[Holder, ...], models: Collection[Digest], now: datetime
+) -> tuple[Pass, Holder]:
+    """What a pass for one of ``models`` says, and who signed it, from the header ``authorization``.
+
+    Raises:
+        RequestError: there is no pass, or it does not count.
+    """
     scheme, _, token = header.partition(b" ")
     if scheme.lower() != b"bearer" or not token:
         raise _refused("a pass is needed: `bartizan keys pass --role ROLE`")
@@ -99,14 +110,15 @@ def read(header: bytes, holders: tuple[Holder, ...], model: Digest, now: datetim
     owners = [holder for holder in holders if holder.keyid in signers and _counts(holder, now)]
     if not owners:
         raise _refused("nobody whom the trust document names has signed this pass")
-    if said.model != model:
+    if said.model not in models:
         raise _refused("this pass is for another model, or another version of it")
     soon = said.not_before <= now + EARLY and now < said.not_after
     if not soon or said.not_after - said.not_before > LONGEST:
         raise _refused("this pass does not count at this time")
-    if not any(said.role in owner.roles for owner in owners):
+    owner = next((owner for owner in owners if said.role in owner.roles), None)
+    if owner is None:
         raise RequestError(403, f"whoever signed this pass does not hold the role {said.role[:64]!r}")
-    return said.role
+    return said, owner
 
 
 _DECODER = msgspec.json.Decoder(Pass)
@@ -132,4 +144,4 @@ def _refused(reason: str) -> RequestError:
     return RequestError(401, reason, headers=BEARER)
 
 
-__all__ = ["Grants", "Holder", "Pass", "may_explain", "read", "write"]
+__all__ = ["Grants", "Holder", "Pass", "may_explain", "read", "verified", "write"]

@@ -1,22 +1,24 @@
-"""Open Inference Protocol v2 over HTTP: requests into rows, answers into JSON, within bounds.
+"""Open Inference Protocol v2 over HTTP: requests into rows, answers into bytes, within bounds.
 
-https://github.com/kserve/open-inference-protocol (REST). One input tensor of numbers, as JSON; the binary tensor
-extension is not offered. What is out of bounds is refused with a sentence (CWE-20, CWE-770), never guessed at.
+https://github.com/kserve/open-inference-protocol (REST), with the binary tensor extension as Triton and KServe have
+it: after a JSON head, whose length a header field names, tensors lie byte by byte. One input tensor of numbers. What
+is out of bounds is refused (CWE-20, CWE-770), never guessed at; whoever sent it is not told what the model looks like.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bartizan.core.digest import Digest
-from bartizan.targets.protocol import Access, Rows, Scores, Target
-
-Detail = Literal["label", "top-k", "rounded-scores", "scores"]
+from bartizan.lifecycle.deploy.gateway.failures import RequestError
+from bartizan.lifecycle.deploy.gateway.guard import Numbers
 
 MAX_BODY_BYTES = 4 << 20
 MAX_ROWS = 4096
@@ -24,12 +26,12 @@ MAX_NUMBERS = 1 << 20
 """Numbers of one request, rows times features."""
 MAX_ID = 128
 MAX_TENSORS = 16
-TOP = 3
-"""Most classes that ``top-k`` ranks; it never ranks all of them, so that the last is not given away."""
-DECIMALS = 2
-"""Decimals that ``rounded-scores`` keeps."""
 INPUT = "features"
 """Name of the input tensor."""
+HEAD_LENGTH = b"inference-header-content-length"
+"""Header field that says how long the JSON head of a binary request, or answer, is."""
+UNFIT = "the input is not what this model takes"
+UNREADABLE = "this is no inference request"
 
 _WHOLE = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
@@ -37,45 +39,51 @@ _WHOLE = {
 }
 _REAL = {"FP16": float(np.finfo(np.float16).max), "FP32": float(np.finfo(np.float32).max), "FP64": math.inf}
 DATATYPES = (*_REAL, *_WHOLE)
-"""What is taken; everything is handed to the model as FP64."""
+"""What is taken; everything is handed to the model in its own datatype."""
+SINGLE = _REAL["FP32"]
+_LAID = {
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+    **{f"INT{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+}
+"""How each lies in memory (little endian, row by row)."""
 
 
-class RequestError(Exception):
-    """A request that cannot be answered: HTTP status and one sentence for whoever sent it."""
+class Output(msgspec.Struct, frozen=True):
+    """One named part of an answer."""
 
-    def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
+    datatype: Literal["BYTES", "FP64", "FP32", "INT64"]
+    data: list[Any]
+    """Flat, row by row."""
+    width: int = 1
+    """Values of each row."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What is served, as a client may know it."""
+    """What is served."""
 
     name: str
     digest: Digest
     features: int
     classes: tuple[str, ...]
-    detail: Detail
     uses: tuple[str, ...] = ()
     prohibited_uses: tuple[str, ...] = ()
     limits: str = ""
-
-    def outputs(self) -> dict[str, tuple[str, list[int]]]:
-        """Name of each output to its datatype and shape (-1: one for each row)."""
-        match self.detail:
-            case "label":
-                return {"label": ("BYTES", [-1])}
-            case "top-k":
-                return {"label": ("BYTES", [-1]), "top": ("BYTES", [-1, ranked(len(self.classes))])}
-            case _:
-                return {"label": ("BYTES", [-1]), "scores": ("FP64", [-1, len(self.classes)])}
+    dtype: str = "<f8"
+    """In which the model takes rows."""
+    columns: tuple[str, ...] = ()
+    """Names of the features."""
+    shape: tuple[int, ...] = ()
+    """``(channels, height, width)`` of images."""
 
 
 class _Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     shape: tuple[int, ...]
     datatype: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"")
     parameters: dict[str, Any] = {}
 
 
@@ -95,149 +103,208 @@ class Question(msgspec.Struct, frozen=True):
     """A request that is sound."""
 
     id: str
-    rows: Rows
-    outputs: tuple[str, ...]
-    """Names of the outputs that are wanted, in the order of the answer."""
+    rows: Numbers
+    outputs: tuple[str, ...] = ()
+    """Names of the outputs that are wanted, in the order of the answer; empty: all that may be given."""
+    binary: frozenset[str] | None = frozenset()
+    """Outputs that are wanted as bytes; None: all."""
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
+_CANNOT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 _REQUEST = msgspec.json.Decoder(_Request)
 _REALS = msgspec.json.Decoder(list[float])
 _REAL_ROWS = msgspec.json.Decoder(list[list[float]])
 _WHOLES = msgspec.json.Decoder(list[int])
 _WHOLE_ROWS = msgspec.json.Decoder(list[list[int]])
+_ENCODER = msgspec.json.Encoder()
 
 
-def read(body: bytes, described: Description) -> Question:
-    """Read an inference request.
+def unfit(reason: str, status: int = 400) -> RequestError:
+    """An input that does not fit; why is for the record alone."""
+    return RequestError(status, UNFIT, reason=reason)
+
+
+def read(body: bytes, head_length: bytes | None, described: Description) -> Question:
+    """Read an inference request; ``head_length`` is the header field that a binary one has.
 
     Raises:
-        RequestError: it is none, or asks for what the model does not take or give.
+        RequestError: it is none, or asks for what the model does not take.
     """
+    head, rest = _divided(body, head_length)
     try:
-        request = _REQUEST.decode(body)
-    except _UNREADABLE as error:
-        raise RequestError(400, f"this is no inference request: {error}") from error
+        request = _REQUEST.decode(head)
+    except _CANNOT as error:
+        raise RequestError(400, UNREADABLE, reason=f"{UNREADABLE}: {error}") from error
     if len(request.id) > MAX_ID:
         raise RequestError(400, f"an id has at most {MAX_ID} characters")
     if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
-        raise RequestError(400, f"exactly one input is taken, and it is called {INPUT!r}")
-    return Question(request.id, _rows(request.inputs[0], described), _outputs(request.outputs, described))
+        raise unfit(f"exactly one input is taken, and it is called {INPUT!r}")
+    rows = _rows(request.inputs[0], rest, described)
+    if not request.outputs and not request.parameters and rest is None:
+        return Question(request.id, rows)
+    return Question(request.id, rows, _names(request.outputs), _binary(request))
 
 
-def _outputs(wanted: Sequence[_Wanted], described: Description) -> tuple[str, ...]:
-    known = described.outputs()
-    names = [item.name for item in wanted[: MAX_TENSORS + 1]]
-    if any(name not in known for name in names) or len(set(names)) != len(names):
-        raise RequestError(400, f"outputs are {', '.join(known)}, each once at most")
-    return tuple(names) or tuple(known)
+def _divided(body: bytes, head_length: bytes | None) -> tuple[bytes | memoryview, memoryview | None]:
+    """The JSON head, and what follows it."""
+    if head_length is None:
+        return body, None
+    if not head_length.isdigit() or len(head_length) > 8 or int(head_length) > len(body):  # noqa: PLR2004 - digits
+        raise RequestError(400, UNREADABLE, reason="the length of the head is none")
+    cut = int(head_length)
+    return memoryview(body)[:cut], memoryview(body)[cut:]
 
 
-def _rows(tensor: _Tensor, described: Description) -> Rows:
+def _names(wanted: Sequence[_Wanted]) -> tuple[str, ...]:
+    names = tuple(item.name for item in wanted[: MAX_TENSORS + 1])
+    if len(names) > MAX_TENSORS or len(set(names)) != len(names):
+        raise RequestError(400, "each output can be asked for once", reason="outputs are named twice, or too many")
+    return names
+
+
+def _binary(request: _Request) -> frozenset[str] | None:
+    everywhere = request.parameters.get("binary_data_output") is True
+    if not request.outputs:
+        return None if everywhere else frozenset()
+    return frozenset(item.name for item in request.outputs if item.parameters.get("binary_data", everywhere) is True)
+
+
+def _rows(tensor: _Tensor, rest: memoryview | None, described: Description) -> Numbers:
     shape = tensor.shape
     if len(shape) != 2 or shape[1] != described.features or shape[0] < 1:  # noqa: PLR2004 - rows and columns
-        raise RequestError(400, f"the shape is [rows, {described.features}] with at least one row")
+        shape = _flattened(shape, described)
     if shape[0] > MAX_ROWS or shape[0] * shape[1] > MAX_NUMBERS:
-        raise RequestError(413, f"at most {MAX_ROWS} rows and {MAX_NUMBERS} numbers are taken at once")
-    if tensor.datatype not in DATATYPES:
-        raise RequestError(400, f"datatypes that are taken: {', '.join(DATATYPES)}")
-    rows = np.array(_numbers(tensor, shape[0], shape[1]), dtype="<f8").reshape(shape)
-    if not np.isfinite(rows).all():
-        raise RequestError(400, "every number must be finite")
+        raise RequestError(413, f"at most {MAX_ROWS} rows are taken at once", reason="too many rows or numbers")
+    size = tensor.parameters.get("binary_data_size")
+    if rest is not None and size is not None:
+        rows = _laid(tensor, rest, size, shape, described.dtype)
+    else:
+        if rest:
+            raise unfit("bytes follow the head, and no tensor says that they are its own")
+        numbers = _numbers(tensor, shape[0], shape[1])
+        rows = _array(numbers, described.dtype).reshape(shape)
+    if b"\x00" in np.isfinite(rows).tobytes():  # half the time of asking whether all are
+        raise unfit("every number must be finite")
     return rows
+
+
+def _array(numbers: Sequence[float], dtype: str) -> Numbers:
+    if dtype == "<f8":
+        return np.array(numbers, dtype=np.float64)
+    if max(numbers) > SINGLE or min(numbers) < -SINGLE:
+        raise unfit("a number is out of the range of FP32, in which the model computes")
+    return np.array(numbers, dtype=np.float32)
+
+
+def _flattened(shape: tuple[int, ...], described: Description) -> tuple[int, int]:
+    """Images may come in their own shape."""
+    if described.shape and shape[1:] == described.shape and shape[0] >= 1:
+        return shape[0], described.features
+    raise unfit(f"the shape is {list(shape)[:8]}, and not [rows, {described.features}] with at least one row")
+
+
+def _laid(
+    tensor: _Tensor, rest: memoryview, size: Any, shape: tuple[int, ...], dtype: str
+) -> NDArray[np.floating[Any]]:
+    """Rows that lie in memory as they are."""
+    laid = _LAID.get(tensor.datatype)
+    if laid is None:
+        raise unfit(f"datatype {tensor.datatype[:16]!r}")
+    kind = np.dtype(laid)
+    wanted = shape[0] * shape[1] * kind.itemsize
+    if tensor.data or type(size) is not int or size != wanted or len(rest) != wanted:
+        raise unfit(f"{len(rest)} bytes follow the head, and {wanted} are needed")
+    rows = np.frombuffer(rest, dtype=kind).reshape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return rows.astype(dtype, copy=False)
 
 
 def _numbers(tensor: _Tensor, height: int, width: int) -> list[float] | list[int]:
     """The numbers one after the other, each within its datatype; nested or flat, as the protocol allows both."""
-    flat, nested = (_REALS, _REAL_ROWS) if tensor.datatype in _REAL else (_WHOLES, _WHOLE_ROWS)
+    real = tensor.datatype in _REAL
+    if not real and tensor.datatype not in _WHOLE:
+        raise unfit(f"datatype {tensor.datatype[:16]!r}")
+    flat, nested = (_REALS, _REAL_ROWS) if real else (_WHOLES, _WHOLE_ROWS)
     numbers: Any = _flat(tensor.data, flat, nested, height, width)
-    least, most = _WHOLE.get(tensor.datatype, (-_REAL.get(tensor.datatype, 0), _REAL.get(tensor.datatype, 0)))
     if len(numbers) != height * width:
-        raise RequestError(400, f"{len(numbers)} numbers are no {height} rows of {width}")
-    if not least <= min(numbers) <= max(numbers) <= most:
-        raise RequestError(400, f"a number is out of the range of {tensor.datatype}")
+        raise unfit(f"{len(numbers)} numbers are no {height} rows of {width}")
+    if tensor.datatype != "FP64":
+        least, most = _WHOLE.get(tensor.datatype) or (-_REAL[tensor.datatype], _REAL[tensor.datatype])
+        if not least <= min(numbers) <= max(numbers) <= most:
+            raise unfit(f"a number is out of the range of {tensor.datatype}")
     return numbers  # type: ignore[no-any-return]  # one of the two decoders made it
 
 
 def _flat(data: msgspec.Raw, flat: Any, nested: Any, height: int, width: int) -> Any:
-    if bytes(data).lstrip(b"[ \t\r\n")[:1] in {b"]", b""}:
+    text = bytes(data)
+    if text.lstrip(b"[ \t\r\n")[:1] in {b"]", b""}:
         return []
     try:
-        if bytes(data)[1:].lstrip()[:1] != b"[":
-            return flat.decode(data)
-        rows = nested.decode(data)
-    except _UNREADABLE as error:
-        raise RequestError(400, f"data: {error}") from error
+        if text[1:64].lstrip()[:1] != b"[":
+            return flat.decode(text)
+        rows = nested.decode(text)
+    except _CANNOT as error:
+        raise unfit(f"data: {error}") from error
     if len(rows) != height or any(len(row) != width for row in rows):
-        raise RequestError(400, f"data are no {height} rows of {width}")
+        raise unfit(f"data are no {height} rows of {width}")
     return [number for row in rows for number in row]
 
 
-def ask(target: Target, question: Question, described: Description) -> dict[str, Any]:
-    """Ask the model; gives each wanted output as a list. Blocks.
+def write(
+    question: Question, outputs: Mapping[str, Output], described: Description, beside: Mapping[str, Any] | None = None
+) -> tuple[bytes, int | None]:
+    """The body of an answer, and how long its JSON head is when bytes follow it.
 
     Raises:
-        WorkError: the model cannot answer.
+        RequestError: an output is wanted that is not given.
     """
-    given: dict[str, Any] = {}
-    if "label" in question.outputs:
-        given["label"] = _names(target.labels(question.rows), described)
-    if set(question.outputs) - {"label"}:
-        scores = target.scores(question.rows)
-        given |= {"top": _ranking(scores, described)} if "top" in question.outputs else {}
-        given |= {"scores": _shown(scores, described)} if "scores" in question.outputs else {}
-    return {name: given[name] for name in question.outputs}
+    height = len(question.rows)
+    if question.outputs and not outputs.keys() >= set(question.outputs):
+        raise RequestError(403, "an output that was asked for is not given here", reason="output not granted")
+    tensors, tail = [], []
+    for name in question.outputs or outputs:
+        output = outputs[name]
+        shape = [height] if output.width == 1 else [height, output.width]
+        tensor: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": shape}
+        if question.binary is None or name in question.binary:
+            tail.append(_as_bytes(output))
+            tensor["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            tensor["data"] = output.data
+        tensors.append(tensor)
+    answer: dict[str, Any] = {"model_name": described.name, "model_version": described.digest}
+    if question.id:
+        answer["id"] = question.id
+    if beside:
+        answer["parameters"] = beside
+    answer["outputs"] = tensors
+    head = _ENCODER.encode(answer)
+    return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 
-def ranked(classes: int) -> int:
-    """How many classes ``top-k`` names: at most three and never all."""
-    return max(1, min(TOP, classes - 1))
+def _as_bytes(output: Output) -> bytes:
+    if output.datatype == "BYTES":
+        texts = [str(text).encode() for text in output.data]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return np.array(output.data, dtype=_LAID[output.datatype]).tobytes()
 
 
-def detail_of(declared: Detail, target: Target) -> Detail:
-    """The declared detail, or labels alone when the model has no scores."""
-    return declared if Access.SCORES in target.offers else "label"
-
-
-def _names(indices: Any, described: Description) -> list[str]:
-    return [described.classes[index] for index in indices.ravel().tolist()]
-
-
-def _ranking(scores: Scores, described: Description) -> list[str]:
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : ranked(len(described.classes))]
-    return _names(order, described)
-
-
-def _shown(scores: Scores, described: Description) -> list[float]:
-    shown = np.round(scores, DECIMALS) if described.detail == "rounded-scores" else scores
-    numbers: list[float] = shown.ravel().tolist()
-    return numbers
-
-
-def write(question: Question, given: Mapping[str, Any], described: Description) -> dict[str, Any]:
-    """The answer to an inference request."""
-    known, height = described.outputs(), len(question.rows)
-    return {
-        "model_name": described.name,
-        "model_version": described.digest,
-        **({"id": question.id} if question.id else {}),
-        "outputs": [
-            {"name": name, "datatype": known[name][0], "shape": [height, *known[name][1][1:]], "data": data}
-            for name, data in given.items()
-        ],
-    }
-
-
-def metadata(described: Description) -> dict[str, Any]:
+def metadata(described: Description, outputs: Mapping[str, Output], versions: Sequence[str] = ()) -> dict[str, Any]:
     """The model as the protocol shows it, with what it is for and what it is not for."""
     return {
         "name": described.name,
-        "versions": [described.digest],
+        "versions": list(versions) or [described.digest],
         "platform": "bartizan",
-        "inputs": [{"name": INPUT, "datatype": "FP64", "shape": [-1, described.features]}],
+        "inputs": [
+            {
+                "name": INPUT,
+                "datatype": "FP32" if described.dtype == "<f4" else "FP64",
+                "shape": [-1, described.features],
+            }
+        ],
         "outputs": [
-            {"name": name, "datatype": datatype, "shape": shape}
-            for name, (datatype, shape) in described.outputs().items()
+            {"name": name, "datatype": output.datatype, "shape": [-1] if output.width == 1 else [-1, output.width]}
+            for name, output in outputs.items()
         ],
         "parameters": {
             "digest": f"sha256:{described.digest}",
@@ -248,4 +315,4 @@ def metadata(described: Description) -> dict[str, Any]:
     }
 
 
-__all__ = ["Description", "Question", "RequestError", "ask", "detail_of", "metadata", "read", "write"]
+__all__ = ["HEAD_LENGTH", "INPUT", "Description", "Output", "Question", "metadata", "read", "unfit", "write"]

@@ -19,43 +19,57 @@ from typing import Any, Protocol
 import msgspec
 
 from bartizan.core.digest import Digest
-from bartizan.core.errors import WorkError
+from bartizan.core.errors import BartizanError, WorkError
 from bartizan.lifecycle.deploy.gateway.admission import Admission, refusal
-from bartizan.lifecycle.deploy.gateway.explaining import Usual, explained
-from bartizan.lifecycle.deploy.gateway.protocol import Description, Question, RequestError, ask
-from bartizan.targets.protocol import Target
+from bartizan.lifecycle.deploy.gateway.failures import RequestError
+from bartizan.lifecycle.deploy.gateway.guard import Numbers
+from bartizan.lifecycle.deploy.gateway.hosting import Host
+from bartizan.lifecycle.deploy.gateway.pipeline import Pipeline
+from bartizan.lifecycle.deploy.gateway.protocol import Description
 
 HEARTBEAT = timedelta(days=1)
 """How often an unchanged state is recorded."""
 GRACE_SECONDS = 60.0
 """How much later than due a verification may end before the door shuts by itself."""
+DRAIN_SECONDS = 30.0
+"""How long a model that was replaced is kept for requests that are on their way through it."""
 LEAST_PAUSE_SECONDS = 5.0
 """Between two verifications, however often a model fails."""
 _LOG = logging.getLogger("bartizan.gateway")
 
 
 class Served:
-    """A model in service. ``ask`` and ``close`` are called from one thread only."""
+    """A model in service, with the guards that are about it."""
 
     def __init__(
-        self, description: Description, target: Target, close: Callable[[], None], usual: Usual | None = None
+        self,
+        description: Description,
+        host: Host,
+        pipeline: Pipeline | None = None,
+        explain: Callable[[Numbers], dict[str, Any]] | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        self.description, self._target, self._close, self._usual = description, target, close, usual
+        self.description, self.host = description, host
+        self.pipeline = pipeline or Pipeline(())
+        self._explain = explain
+        self.thread = thread
+        """Where it is asked what takes long; None: anywhere."""
         self.withdrawn = False
+        """Its answers are not given any more."""
+        self.busy = 0
+        """Requests that are on their way through it."""
 
-    def ask(self, question: Question) -> dict[str, Any]:
-        """The model's answer; see ``protocol.ask``."""
-        return ask(self._target, question, self.description)
-
-    def explain(self, question: Question) -> dict[str, Any]:
-        """Why the model answers so. Raises RequestError when there is nothing to compare with."""
-        if self._usual is None:
-            raise RequestError(403, "explanations are granted to nobody here: see exposure.explanations")
-        return {"explanations": explained(self._target, question, self._usual, self.description)}
+    def explain(self, rows: Numbers) -> dict[str, Any]:
+        """Why the model answers so. Blocks. Raises RequestError when there is nothing to compare with."""
+        if self._explain is None:
+            raise RequestError(403, "explanations are granted to nobody here", reason="see exposure.explanations")
+        return self._explain(rows)
 
     def close(self) -> None:
-        """End the model's process."""
-        self._close()
+        """Let go of the model. Blocks."""
+        if self.thread is not None:
+            self.thread.shutdown(wait=True)
+        self.host.close()
 
 
 class Works(Protocol):
@@ -66,6 +80,9 @@ class Works(Protocol):
 
     def open(self, admission: Admission) -> Served:
         """Open what was just admitted. Raises BartizanError."""
+
+    def confirm(self, admission: Admission) -> None:
+        """Take over what may change without another model or configuration: who holds which keys. Raises BartizanError."""
 
     def record(self, admission: Admission) -> None:
         """Leave an observation in the ledger if one is due. Raises BartizanError."""
@@ -82,6 +99,8 @@ class Door:
         self.wake = asyncio.Event()
         """Set to have everything verified soon: something went wrong meanwhile."""
         self._trouble = ""
+        self.last: Description | None = None
+        """What was in service last, and may be again."""
 
     @property
     def served(self) -> Served | None:
@@ -113,9 +132,11 @@ class Door:
     def move(self, admission: Admission, served: Served | None) -> Served | None:
         """Serve something else, or nothing; gives what is to be closed."""
         old = self._served if self._served is not served else None
-        if old is not None:
+        if old is not None and served is None:
             old.withdrawn = True
         self.admission, self._served = admission, served
+        if served is not None:
+            self.last = served.description
         self._verified_at, self._trouble = self._clock(), ""
         return old
 
@@ -134,10 +155,13 @@ class Door:
 class Schedule:
     """Moves the door. Everything that blocks is done on one thread for works and one for the model."""
 
-    def __init__(self, works: Works, door: Door, *, seconds: float, model: ThreadPoolExecutor) -> None:
-        self._works, self._door, self._seconds = works, door, seconds
+    def __init__(
+        self, works: Works, door: Door, *, seconds: float, changed: Callable[[Admission], None] = lambda _: None
+    ) -> None:
+        """``changed`` is called on the event loop after every switch."""
+        self._works, self._door, self._seconds, self._changed = works, door, seconds, changed
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verify")
-        self._model = model
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Verify again and again, until cancelled."""
@@ -165,14 +189,23 @@ class Schedule:
 
     async def _confirm(self, admission: Admission) -> None:
         if admission.admitted:
-            self._door.confirm(admission)
+            await self._take(admission)
         else:
             await self._move(admission, None)
 
+    async def _take(self, admission: Admission) -> None:
+        try:
+            await self._do(lambda: self._works.confirm(admission))
+        except BartizanError as error:
+            await self._move(refusal(admission.model, admission.inputs, error, admission.at), None)
+        else:
+            self._door.confirm(admission)
+
     async def _switch(self, admission: Admission) -> None:
-        """From whatever is served, by way of nothing, to what was admitted."""
-        between = WorkError("it is verified and being opened", remedy="ask again.")
-        await self._move(refusal(admission.model, admission.inputs, between, admission.at, "opening"), None)
+        """To what was admitted. What is in service stays so meanwhile: no request is dropped for a switch."""
+        if self._door.served is None:
+            between = WorkError("it is verified and being opened", remedy="ask again.")
+            await self._move(refusal(admission.model, admission.inputs, between, admission.at, "opening"), None)
         opened, outcome = await self._do(lambda: opening(self._works, admission))
         await self._move(outcome, opened)
 
@@ -184,8 +217,23 @@ class Schedule:
         if admission.reason != self._door.admission.reason:
             _LOG.warning("%s: %s", admission.model, admission.reason or "in service again")
         old = self._door.move(admission, served)
+        self._changed(admission)
         if old is not None:
-            await asyncio.get_running_loop().run_in_executor(self._model, old.close)
+            task = asyncio.ensure_future(self._let_go(old))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _let_go(self, old: Served) -> None:
+        """Close what was replaced, when nobody waits for its answer any more."""
+        until = time.monotonic() + DRAIN_SECONDS
+        while old.busy and time.monotonic() < until:  # noqa: ASYNC110 - rare, and counting has to be cheap
+            await asyncio.sleep(0.01)
+        old.withdrawn = True
+        await asyncio.get_running_loop().run_in_executor(None, old.close)
+
+    async def drained(self) -> None:
+        """Wait until everything that was replaced is closed."""
+        await asyncio.gather(*self._leaving)
 
     async def _do(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

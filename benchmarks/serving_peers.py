@@ -1,0 +1,207 @@
+"""Serving one small model: the floor, Bartizan with its protections, and the peers without any, in one run.
+
+Each server has core 0 and one worker, the client core 1. Peers live in environments of their own under ``PEERS``
+(``$BARTIZAN_PEERS``); one that is not there is named and left out:
+
+    uv venv PEERS/mlflow && uv pip install --python PEERS/mlflow/bin/python mlflow onnx onnxruntime
+    uv venv PEERS/bentoml && uv pip install --python PEERS/bentoml/bin/python bentoml onnxruntime
+    uv venv PEERS/litserve && uv pip install --python PEERS/litserve/bin/python litserve onnxruntime
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import floor
+from common import promise
+from serving_load import Server, free_port, measured, request
+
+HERE = Path(__file__).parent
+PEERS = Path(os.environ.get("BARTIZAN_PEERS", "/tmp/peers5"))
+
+
+USERS = """
+[identity.keys]
+
+[role.reader]
+operations = ["infer", "metadata"]
+detail = "label"
+budgets = ["daily"]
+pad_milliseconds = 0
+
+[budget.daily]
+limit = 1000000000
+window = "1d"
+
+[[guard]]
+use = "schema"
+
+[[guard]]
+use = "rules"
+rule = [{ name = "ink", when = "sum(inputs) <= 0", then = "hold" }]
+
+[audit]
+mode = "durable"
+"""
+DETECTION = """
+[[guard]]
+use = "outliers"
+
+[[guard]]
+use = "sequence"
+mode = "shadow"
+"""
+
+
+def plain(body, key):
+    """An inference request as nested rows, which is how the peers take it."""
+    tensor = json.loads(body)["inputs"][0]
+    width = tensor["shape"][1]
+    return json.dumps({key: [tensor["data"][at : at + width] for at in range(0, len(tensor["data"]), width)]}).encode()
+
+
+def oip(body):
+    return body
+
+
+def bare(model, folder, port):
+    command = [sys.executable, str(HERE / "floor.py"), "serve", str(model), str(port)]
+    return Server(command, port, f"{folder}/floor.log"), "/", oip, ()
+
+
+def mlflow(model, folder, port):
+    home = PEERS / "mlflow" / "bin"
+    saved = f"{folder}/mlflow"
+    subprocess.run([home / "python", HERE / "serving/mlflow_model.py", model, saved], check=True, capture_output=True)
+    command = [f"{home}/mlflow", "models", "serve", "-m", saved, "-p", str(port), "--env-manager", "local"]
+    path = f"{home}:{os.environ['PATH']}"
+    server = Server(command, port, f"{folder}/mlflow.log", PATH=path, MLFLOW_DISABLE_TELEMETRY="true")
+    return server, "/invocations", lambda body: plain(body, "inputs"), ()
+
+
+def bentoml(model, folder, port):
+    home = PEERS / "bentoml" / "bin"
+    command = [
+        f"{home}/bentoml",
+        "serve",
+        "bento_service:Digits",
+        "--port",
+        str(port),
+        "--working-dir",
+        f"{HERE}/serving",
+    ]
+    server = Server(
+        command, port, f"{folder}/bentoml.log", MODEL=str(model), BENTOML_DO_NOT_TRACK="true", BENTOML_HOME=folder
+    )
+    return server, "/predict", lambda body: plain(body, "rows"), ()
+
+
+def litserve(model, folder, port):
+    command = [f"{PEERS}/litserve/bin/python", str(HERE / "serving/litserve_app.py"), str(port)]
+    server = Server(command, port, f"{folder}/litserve.log", MODEL=str(model), LIT_TELEMETRY="0")
+    return server, "/predict", lambda body: plain(body, "rows"), ()
+
+
+@functools.cache
+def declared(folder):
+    """The digits example with this model, declared and registered."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from fixtures import gateways  # noqa: PLC0415 - the tests' way of declaring a project
+
+    return gateways, gateways.declare_digits(Path(folder) / "declared")
+
+
+def gateway(name, configuration, checks):
+    """Bartizan with this configuration, as people run it."""
+
+    def start(model, folder, port):
+        del model
+        gateways, base = declared(folder)
+        project = gateways.configured(base, Path(folder) / name, configuration, checks=checks)
+        key = gateways.key_of(project, "reader")
+        command = [sys.executable, "-m", "bartizan", "serve", "--gate", "deploy", "--port", str(port)]
+        server = Server(command, port, f"{folder}/{name}.log", folder=project)
+        return server, "/v2/models/digits/infer", oip, (("authorization", f"Bearer {key}"),)
+
+    return start
+
+
+SERVERS = {
+    "floor": bare,
+    "bartizan, protections": gateway("protections", USERS, ("scan",)),
+    "bartizan, protections + detection": gateway("detection", USERS + DETECTION, ("scan", "gateway.outliers")),
+    "mlflow": mlflow,
+    "bentoml": bentoml,
+    "litserve": litserve,
+}
+PROMISES = {"bartizan, protections": 1.5, "bartizan, protections + detection": 2.2}
+
+
+def row(found, base):
+    p50, p99 = (found.latency.quantile(share) for share in (0.5, 0.99))
+    return (
+        f"{found.name:<34} {found.micros:9.0f} {found.micros / base:7.1f} {found.rate:9.0f} {p50:9.1f} {p99:9.1f} "
+        f"{found.memory:8.0f}  {f'{found.bad} not answered' if found.bad else ''}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--histograms", action="store_true", help="print the latencies of each in full")
+    wanted = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "digits.onnx"
+        floor.write_model(model)
+        bodies = floor.bodies(wanted.rows)
+        for name, start in SERVERS.items():
+            if wanted.only and name != "floor" and not any(word in name for word in wanted.only):
+                continue
+            if name in {"mlflow", "bentoml", "litserve"} and not (PEERS / name).exists():
+                print(f"{name}: not installed in {PEERS}, left out")
+                continue
+            results.append(one(name, start, model, folder, bodies, wanted.seconds))
+    table(results, wanted)
+    base = results[0].micros
+    kept = [
+        promise(f"CPU of a request, {item.name}", item.micros / base, PROMISES[item.name])
+        for item in results
+        if item.name in PROMISES
+    ]
+    return 0 if all(kept) or wanted.rows != 1 else 1
+
+
+def one(name, start, model, folder, bodies, seconds):
+    port = free_port()
+    server, path, spoken, headers = start(model, folder, port)
+    server.wait()
+    try:
+        data = [request(port, path, spoken(body), headers) for body in bodies]
+        return measured(name, server, data, seconds=seconds)
+    finally:
+        server.close()
+
+
+def table(results, wanted):
+    base = results[0].micros
+    print(
+        f"\n{wanted.rows} row(s) a request          CPU us/request  x floor  requests/s  p50 ms   p99 ms (half load)  MiB"
+    )
+    for found in results:
+        print(row(found, base))
+        if wanted.histograms:
+            print("    " + "\n    ".join(found.latency.lines()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

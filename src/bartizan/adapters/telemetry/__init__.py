@@ -1,0 +1,1 @@
+"""Telemetry that leaves the process: Prometheus, OpenTelemetry, lines of JSON, signed webhooks."""

@@ -1,0 +1,273 @@
+"""The audit log on the event loop: takes records in, and lets answers go once they are on disk.
+
+Records that arrive while a batch is being written form the next one (group commit). All records of a batch share
+one future. When a batch cannot be written, everybody who waits for it is told, nothing more is taken in, and the
+log tries again by itself until the store works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from bartizan.core.digest import Digest
+from bartizan.core.errors import BartizanError, StoreError
+from bartizan.lifecycle.deploy.gateway.audit import entries
+from bartizan.lifecycle.deploy.gateway.audit.record import Record
+from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets
+from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
+from bartizan.lifecycle.deploy.gateway.audit.writer import Item, Rhythm, Writer, item
+
+NO_DIGEST = Digest("")
+RETRY_SECONDS = 0.5
+TICK_SECONDS = 0.25
+SYSTEM = "gateway"
+"""Who acts when nobody asked."""
+_LOG = logging.getLogger("bartizan.gateway")
+_REMEDY = "see why the audit store cannot be written; the gateway goes on by itself when it can."
+
+
+class Batched(asyncio.Future[None]):
+    """One future for all who wait for a batch.
+
+    Who stops waiting must not stop the others, so it cannot be cancelled: a cancelled request ends when the batch
+    is on disk.
+    """
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - the shape of a future
+        """Never."""
+        return False
+
+
+class Trail:
+    """See ``record.AuditLog``. Made on any thread; used on one event loop."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        secrets: Secrets,
+        settings: AuditSettings,
+        *,
+        configuration: Digest = NO_DIGEST,
+        mask: Callable[[bytes], bytes] = lambda content: content,
+    ) -> None:
+        """``mask`` takes personal data out of content before it is sealed.
+
+        Raises:
+            StoreError: the keys of today cannot be made.
+        """
+        self.durable, self._settings = settings.durable, settings
+        self._writer, self._secrets, self._mask = writer, secrets, mask
+        self._configuration = configuration
+        secrets.prepare()
+        self.keyed = secrets.keyed
+        self._waiting: list[Item] = []
+        self._bytes = self._in_flight = self._lost = 0
+        self._future: Batched | None = None
+        self._flying: Batched | None = None
+        self._busy = self._closed = False
+        self._failing: BartizanError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
+        self._idle = asyncio.Event()
+        self._complained = ""
+
+    # ---- on the event loop
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return len(self._waiting) + self._in_flight
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be recorded; empty when something can."""
+        return self._failing.message if self._failing else ""
+
+    def append(self, record: Record, content: bytes | None = None) -> Awaitable[None] | None:
+        """See ``record.AuditLog``. ``content`` is kept, masked and sealed, where the settings say so."""
+        if self._failing is not None or self._closed:
+            raise StoreError(f"nothing can be recorded: {self.trouble or 'the log is closed'}", remedy=_REMEDY)
+        new = item(record)
+        if content is not None and self._settings.content != "none":
+            new = self._with_content(new, content)
+        length = len(new.body)
+        if self.waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
+            raise StoreError(f"{self.waiting} audit records wait for the store", remedy=_REMEDY)
+        self._waiting.append(new)
+        self._bytes += length
+        future = self._future
+        if future is None:
+            future = self._begin()
+        return future if self.durable else None
+
+    def _with_content(self, new: Item, content: bytes) -> Item:
+        if self._settings.content == "flagged" and new.kind != entries.FLAGGED:
+            return new
+        kept = self._secrets.seal(self._mask(content), new.kind, new.record.at)
+        self._bytes += len(kept.sealed)
+        return item(msgspec.structs.replace(new.record, content=kept.name), kept)
+
+    def _begin(self) -> Batched:
+        """The next batch has its first record."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread.start()
+        self._future = Batched(loop=self._loop)
+        if not self._busy:
+            self._schedule()
+        return self._future
+
+    def _schedule(self) -> None:
+        """Let those that arrive in this turn of the loop, or within the time to linger, come along."""
+        if self._loop is None:
+            return
+        self._busy = True
+        if self.durable:
+            self._loop.call_soon(self._hand_over)
+        else:
+            self._loop.call_later(self._settings.linger_ms / 1000, self._hand_over)
+
+    def _hand_over(self) -> None:
+        batch, future = self._waiting, self._future
+        self._waiting, self._future, self._bytes = [], None, 0
+        self._in_flight, self._flying = len(batch), future
+        self._jobs.put(batch)
+
+    def _landed(self, batch: Sequence[Item], error: BartizanError | None) -> None:
+        """A batch was written, or could not be."""
+        future, self._flying, self._in_flight, self._busy = self._flying, None, 0, False
+        if error is None:
+            if self._failing is not None:
+                _LOG.warning("the audit log works again")
+            self._failing = None
+            self._lost = 0
+            if future is not None:
+                future.set_result(None)
+            if self._waiting:
+                self._schedule()
+            elif self._closed:
+                self._idle.set()
+            return
+        self._failed(batch, future, error)
+
+    def _failed(self, batch: Sequence[Item], future: Batched | None, error: BartizanError) -> None:
+        if self._failing is None:
+            _LOG.error("the audit log failed, nothing is answered: %s", error.message)
+        self._failing = error
+        if self.durable:
+            self._lost += sum(1 for lost in batch if not lost.record.operation.startswith("audit.gap"))
+            self._lost += len(self._waiting)
+            self._waiting, self._bytes = [], 0
+        else:
+            self._waiting = [*batch, *self._waiting]
+        for told in (future, self._future):
+            if told is not None:
+                told.set_exception(StoreError(f"nothing could be recorded: {error.message}", remedy=_REMEDY))
+                told.exception()  # who waits is told; nobody has to wait
+        self._future = None
+        if self._loop is not None and not self._closed:
+            self._busy = True
+            self._loop.call_later(RETRY_SECONDS, self._again)
+        else:
+            self._idle.set()
+
+    def _again(self) -> None:
+        """Try with what was kept, or with a record of how many requests found no room and were not answered."""
+        if not self._waiting:
+            self._waiting = [item(self._own("audit.gap", "failed", rows=self._lost))]
+        self._hand_over()
+
+    def _own(self, operation: str, decision: str, rows: int = 0) -> Record:
+        return Record(
+            id=f"{operation}-{time.time_ns():x}",
+            at=time.time_ns(),
+            caller=SYSTEM,
+            role=SYSTEM,
+            method="none",
+            operation=operation,
+            status=0,
+            decision=decision,
+            configuration=self._configuration,
+            rows=rows,
+        )
+
+    async def close(self) -> None:
+        """Write everything that waits, sign it, and end the thread."""
+        self._closed = True
+        if self._loop is not None:
+            if self._busy:
+                await self._idle.wait()
+            self._jobs.put(None)
+            await self._loop.run_in_executor(None, self._thread.join)
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, self._finish)
+
+    # ---- on the writer's thread
+
+    def _work(self) -> None:
+        while True:
+            try:
+                batch = self._jobs.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                self._tick()
+                continue
+            if batch is None:
+                self._finish()
+                return
+            error = self._write(batch)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop was closed under us
+                    self._loop.call_soon_threadsafe(self._landed, batch, error)
+
+    def _write(self, batch: Sequence[Item]) -> BartizanError | None:
+        try:
+            self._secrets.prepare()
+            self._writer.write(batch)
+        except BartizanError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
+            self._complain(type(error).__name__)
+            return StoreError(type(error).__name__)
+        return None
+
+    def _tick(self) -> None:
+        """What is due while nothing arrives."""
+        try:
+            self._secrets.prepare()
+            if self._writer.due():
+                self._writer.write((), sign=True)
+        except BartizanError as error:
+            self._complain(error.message)
+        except Exception as error:  # noqa: BLE001 - the thread must live
+            self._complain(type(error).__name__)
+        else:
+            self._complained = ""
+
+    def _complain(self, what: str) -> None:
+        """Once for each trouble, not four times a second."""
+        if what != self._complained:
+            _LOG.warning("the audit log could not be signed: %s", what)
+        self._complained = what
+
+    def _finish(self) -> None:
+        try:
+            self._writer.write((), sign=True)
+        except BartizanError as error:
+            _LOG.error("the audit log could not be signed at its end: %s", error.message)
+
+
+def rhythm(settings: AuditSettings) -> Rhythm:
+    """When checkpoints are due."""
+    return Rhythm(settings.checkpoint_seconds, settings.checkpoint_records)
+
+
+__all__ = ["NO_DIGEST", "Batched", "Trail", "rhythm"]

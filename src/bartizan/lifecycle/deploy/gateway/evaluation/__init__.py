@@ -1,0 +1,1 @@
+"""What guards on input are worth: measured at release, on rows that training did not see."""

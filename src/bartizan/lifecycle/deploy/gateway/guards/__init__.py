@@ -1,0 +1,1 @@
+"""The guards that ship: one file each, or one folder."""

@@ -1,0 +1,170 @@
+"""Hosts: the model as the pipeline asks it. On the loop when it is quick, else on a thread, many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from bartizan.core.errors import WorkError
+from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
+
+MOST_TOGETHER = 1024
+"""Rows that are put to a model in one call."""
+QUICK_MICROSECONDS = 300.0
+"""A model that answers one row in less is asked on the loop: handing it to a thread costs as much."""
+
+
+class Host(Protocol):
+    """A model that can be asked."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In which rows are given."""
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has scores."""
+
+    def answer(self, rows: Numbers, *, scores: bool) -> Answer | Awaitable[Answer]:
+        """Labels of rows ``(batch, features)``, and scores when they are wanted.
+
+        Raises:
+            WorkError: it cannot answer these rows.
+            SandboxError: its process is gone.
+        """
+
+    def close(self) -> None:
+        """Let go of it. Blocks."""
+
+
+class Asking(Protocol):
+    """A model that blocks while it answers, and is asked by one thread at a time."""
+
+    dtype: np.dtype[Any]
+    features: int
+    classes: int
+    scored: bool
+
+    def ask(self, rows: Numbers, *, scores: bool) -> Answer:
+        """See ``Host.answer``."""
+
+    def close(self) -> None:
+        """See ``Host.close``."""
+
+
+class Direct:
+    """A quick model, asked where the request is. See ``Host``."""
+
+    def __init__(self, model: Asking) -> None:
+        self._model = model
+        self.dtype, self.features, self.classes, self.scored = model.dtype, model.features, model.classes, model.scored
+        self.answer: Callable[..., Answer] = model.ask
+
+    def close(self) -> None:
+        """See ``Host.close``."""
+        self._model.close()
+
+
+class _Waiting:
+    """One request in front of the model."""
+
+    __slots__ = ("future", "rows", "scores")
+
+    def __init__(self, rows: Numbers, scores: bool, future: asyncio.Future[Answer]) -> None:
+        self.rows, self.scores, self.future = rows, scores, future
+
+
+class Together:
+    """A model on a thread of its own. What comes while it is busy is put to it in one call. See ``Host``."""
+
+    def __init__(self, model: Asking, thread: ThreadPoolExecutor) -> None:
+        self._model, self._thread = model, thread
+        self.dtype, self.features, self.classes, self.scored = model.dtype, model.features, model.classes, model.scored
+        self._waiting: list[_Waiting] = []
+        self._busy: asyncio.Task[None] | None = None
+
+    async def answer(self, rows: Numbers, *, scores: bool) -> Answer:
+        """See ``Host.answer``."""
+        loop = asyncio.get_running_loop()
+        one = _Waiting(rows, scores, loop.create_future())
+        self._waiting.append(one)
+        if self._busy is None:
+            self._busy = loop.create_task(self._work())
+        return await one.future
+
+    def close(self) -> None:
+        """See ``Host.close``."""
+        self._model.close()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch = self._next()
+                for one, outcome in await loop.run_in_executor(self._thread, self._asked, batch):
+                    _settle(one, outcome)
+        except BaseException as error:
+            for one in self._waiting:
+                _settle(one, error if isinstance(error, Exception) else WorkError("the gateway is ending"))
+            self._waiting.clear()
+            raise
+        finally:
+            self._busy = None
+
+    def _next(self) -> list[_Waiting]:
+        """As many of those that wait as fit into one call; whose sender has gone is not asked for."""
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._waiting and (not batch or rows + len(self._waiting[0].rows) <= MOST_TOGETHER):
+            one = self._waiting.pop(0)
+            if not one.future.cancelled():
+                batch.append(one)
+                rows += len(one.rows)
+        return batch
+
+    def _asked(self, batch: list[_Waiting]) -> list[tuple[_Waiting, Answer | Exception]]:
+        """On the thread. A row that the model cannot answer costs nobody else the answer."""
+        if not batch:
+            return []
+        try:
+            rows = batch[0].rows if len(batch) == 1 else np.concatenate([one.rows for one in batch])
+            whole = self._model.ask(rows, scores=any(one.scores for one in batch))
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            if len(batch) == 1 or not isinstance(error, WorkError) or type(error) is not WorkError:
+                return [(one, error) for one in batch]
+            return [pair for one in batch for pair in self._asked([one])]
+        return list(zip(batch, _parts(whole, [len(one.rows) for one in batch]), strict=True))
+
+
+def _settle(one: _Waiting, outcome: Answer | Exception) -> None:
+    if one.future.done():
+        return
+    if isinstance(outcome, Exception):
+        one.future.set_exception(outcome)
+    else:
+        one.future.set_result(outcome)
+
+
+def _parts(whole: Answer, heights: list[int]) -> list[Answer]:
+    if len(heights) == 1:
+        return [whole]
+    ends = np.cumsum(heights)[:-1]
+    labels = np.split(whole.labels, ends)
+    if whole.scores is None:
+        return [Answer(part) for part in labels]
+    return [Answer(part, scores) for part, scores in zip(labels, np.split(whole.scores, ends), strict=True)]
+
+
+__all__ = ["MOST_TOGETHER", "QUICK_MICROSECONDS", "Asking", "Direct", "Host", "Together"]

@@ -1,0 +1,138 @@
+"""The pipeline: one request through the guards, and what becomes of it.
+
+Guards look at a request in the order of what they cost, and at the answer in the same order. What each says is
+written down; the highest action of those that enforce is what happens. A guard that fails refuses (fail closed),
+whether it enforces or not: a protection that is broken is not one that is being tried.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from bartizan.lifecycle.deploy.gateway.audit.record import Ruling
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Guard, Verdict
+
+_LOG = logging.getLogger("bartizan.gateway")
+_NAMES = {action: action.name.lower() for action in Action}
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A guard in its place."""
+
+    guard: Guard
+    enforce: bool = True
+
+
+class Passage:
+    """What was said of one request so far, and what follows from it."""
+
+    __slots__ = ("action", "reasons", "rulings", "wait")
+
+    def __init__(self) -> None:
+        self.action = Action.ALLOW
+        self.rulings: list[Ruling] = []
+        self.reasons: list[str] = []
+        """Of guards that enforce and want more than to let by."""
+        self.wait = 0.0
+        """Seconds after which a throttled caller may come again."""
+
+    def take(self, placed: Placed, verdict: Verdict) -> None:
+        """Write down what a guard says, and let it follow when the guard enforces."""
+        name, action = placed.guard.name, verdict.action
+        if action or verdict.measures or verdict.labels is not None:
+            self.rulings.append(
+                Ruling(
+                    guard=name,
+                    action=_NAMES[action],
+                    reason=verdict.reason,
+                    measures=verdict.measures,
+                    shadow=not placed.enforce,
+                )
+            )
+        if not placed.enforce or not action:
+            return
+        self.reasons.append(f"{name}: {verdict.reason}")
+        self.wait = max(self.wait, verdict.wait)
+        self.action = max(self.action, action)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the model is not asked, or its answer not given."""
+        return self.action >= Action.THROTTLE
+
+
+class Pipeline:
+    """Guards in their order."""
+
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        self._placed = tuple(sorted(placed, key=lambda one: one.guard.cost))
+        self.wants_scores = any(getattr(one.guard, "wants_scores", False) for one in placed)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names, in the order in which they look."""
+        return tuple(one.guard.name for one in self._placed)
+
+    def before(self, asked: Asked, passage: Passage) -> None:
+        """Let the guards look at a request. Changes ``asked.rows`` when one of them does."""
+        for placed in self._placed:
+            verdict = _said(placed, asked, None)
+            if verdict is None:
+                continue
+            if verdict.measures:
+                _measured(asked, placed, verdict)
+            if verdict.rows is not None and placed.enforce:
+                asked.rows = verdict.rows
+            passage.take(placed, verdict)
+            if passage.action >= Action.THROTTLE:
+                return
+
+    def after(self, asked: Asked, answer: Answer, passage: Passage) -> None:
+        """Let the guards look at the answer. Changes it when one of them does."""
+        for placed in self._placed:
+            verdict = _said(placed, asked, answer)
+            if verdict is None:
+                continue
+            if verdict.measures:
+                _measured(asked, placed, verdict)
+            if placed.enforce:
+                _change(answer, verdict)
+            passage.take(placed, verdict)
+
+
+def _said(placed: Placed, asked: Asked, answer: Answer | None) -> Verdict | None:
+    try:
+        if answer is None:
+            return placed.guard.on_request(asked)
+        return placed.guard.on_response(asked, answer)
+    except Exception as error:
+        _LOG.exception("guard %s failed", placed.guard.name)
+        raise BrokenGuardError(placed.guard.name, type(error).__name__) from error
+
+
+class BrokenGuardError(Exception):
+    """A guard failed: nothing is answered."""
+
+    def __init__(self, guard: str, kind: str) -> None:
+        super().__init__(f"guard {guard} failed: {kind}")
+
+
+def _measured(asked: Asked, placed: Placed, verdict: Verdict) -> None:
+    prefix = placed.guard.name
+    for name, value in verdict.measures.items():
+        asked.measures[f"{prefix}.{name}"] = value
+
+
+def _change(answer: Answer, verdict: Verdict) -> None:
+    if verdict.labels is not None:
+        answer.labels, answer.source = verdict.labels, "rule"
+        if verdict.scores is None:
+            answer.scores = None
+    if verdict.scores is not None:
+        answer.scores = verdict.scores
+
+
+__all__ = ["BrokenGuardError", "Passage", "Pipeline", "Placed"]

@@ -1,0 +1,230 @@
+"""The audit log in a SQLite file: write-ahead log, every commit on disk before it is acknowledged.
+
+Several processes may append (a command beside a gateway): each transaction begins with the write lock and reads
+the head under it. Two gateways on one file are refused all the same, since their caches and keys would not agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bartizan.core.errors import StoreError
+from bartizan.lifecycle.deploy.gateway.audit.store import Batch, Reading, Secret
+from bartizan.stores.audit.reading import DROP, PAGE, SCHEMA, TABLES, SqlReading, raw
+
+WAIT_SECONDS = 3.0
+"""How long a batch waits for another process; longer, and nothing is answered."""
+_PRAGMAS = (
+    "synchronous=FULL",
+    "secure_delete=ON",
+    "trusted_schema=OFF",
+    "cell_size_check=ON",
+    "cache_size=-16384",
+    "wal_autocheckpoint=4000",
+)
+_REMEDIES = {
+    "SQLITE_BUSY": "another process holds the audit log; end it, or wait.",
+    "SQLITE_LOCKED": "another process holds the audit log; end it, or wait.",
+    "SQLITE_FULL": "free some space; what was recorded is kept.",
+    "SQLITE_READONLY": "give write access to the file and its folder.",
+    "SQLITE_CANTOPEN": "make sure that the folder exists and can be written.",
+    "SQLITE_NOTADB": "the file is something else; give another path.",
+    "SQLITE_CORRUPT": "the file is damaged; run `bartizan audit verify`, keep a copy, restore a backup.",
+}
+
+
+class SqliteAudit:
+    """See ``store.Store``."""
+
+    def __init__(self, path: str, *, serving: bool = False) -> None:
+        """Open or make the file; ``serving`` claims it for this process.
+
+        Raises:
+            StoreError: it cannot be written, is something else, or another gateway has claimed it.
+        """
+        self.place = path
+        self._claim = _claim(Path(path)) if serving else None
+        self._lock = threading.Lock()
+        try:
+            with _errors(path):
+                _make_private(Path(path))
+                self._connection = self._connect()
+                self._prepare()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.place, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _prepare(self) -> None:
+        with self._writing() as run:
+            names = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'", ())}
+            if names and "audit_schema" not in names:
+                raise StoreError(f"{self.place} belongs to another program", remedy="give the audit log its own file.")
+            for statement in TABLES:
+                run(
+                    statement.format(bytes="BLOB", keyed="WITHOUT ROWID").replace("BIGINT PRIMARY", "INTEGER PRIMARY"),
+                    (),
+                )
+            run("INSERT OR IGNORE INTO head VALUES (1, 0, x'')", ())
+            run("INSERT OR IGNORE INTO audit_schema VALUES (?)", (SCHEMA,))
+            if list(run("SELECT version FROM audit_schema", ())) != [(SCHEMA,)]:
+                raise StoreError(f"{self.place} was written by another version", remedy="upgrade bartizan.")
+
+    @contextmanager
+    def _writing(self) -> Iterator[Callable[[str, Sequence[Any]], Any]]:
+        """A transaction that holds the write lock from its beginning."""
+        with self._lock, _errors(self.place):
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection.execute
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
+
+    def write(self, build: Callable[[Reading], Batch]) -> Batch:
+        """See ``Store.write``."""
+        with self._writing() as run:
+            batch = build(SqlReading(run))
+            many = self._connection.executemany
+            many("INSERT INTO record (seq, at, kind, leaf, body) VALUES (?, ?, ?, ?, ?)", batch.rows)
+            for block in batch.blocks:
+                many("INSERT OR IGNORE INTO mention VALUES (?, ?)", [(word, block.number) for word in block.terms])
+                run("INSERT OR REPLACE INTO sketch VALUES (?, ?)", (block.number, block.prints))
+            if batch.nodes:
+                many("INSERT INTO node VALUES (?, ?, ?)", batch.nodes)
+            if batch.contents:
+                many("INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?)", batch.contents)
+            if batch.rows:
+                run("UPDATE head SET size = ?, frontier = ? WHERE one = 1", (batch.head.size, batch.head.frontier))
+            if batch.note:
+                run("DELETE FROM note WHERE size = ?", (batch.replaces,))
+                run("INSERT OR REPLACE INTO note VALUES (?, ?)", (batch.note_size, batch.note))
+        return batch
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """See ``Store.reading``."""
+        with _errors(self.place):
+            connection = self._connect()
+            try:
+                connection.execute("BEGIN")
+                yield SqlReading(connection.execute)
+            finally:
+                connection.close()
+
+    def make_secret(self, secret: Secret) -> Secret:
+        """See ``Store.make_secret``."""
+        with self._writing() as run:
+            run("INSERT OR IGNORE INTO secret VALUES (?, ?, ?)", secret)
+            found = SqlReading(run).secret(secret.name)
+        if found is None:
+            raise StoreError(f"the key {secret.name} could not be stored")
+        return found
+
+    def drop(self, kind: int, start: int, stop: int) -> int:
+        """See ``Store.drop``."""
+        update, select = DROP
+        count = 0
+        while True:  # a page at a time: requests are recorded in between
+            with self._writing() as run:
+                page = list(run(select, (kind, start, stop, PAGE)))
+                for seq, body in page:
+                    run(update, (hashlib.sha256(raw(body)).digest(), seq))
+            count += len(page)
+            if len(page) < PAGE:
+                self._empty_wal()
+                return count
+
+    def drop_contents(self, before: int) -> int:
+        """See ``Store.drop_contents``."""
+        with self._writing() as run:
+            count = int(run("DELETE FROM content WHERE at < ?", (before,)).rowcount)
+        self._empty_wal()
+        return count
+
+    def destroy(self, names: Collection[str]) -> None:
+        """See ``Store.destroy``. Freed space is overwritten, and the write-ahead log is emptied after it."""
+        with self._writing() as run:
+            for name in names:
+                run("DELETE FROM secret WHERE name = ?", (name,))
+        self._empty_wal()
+
+    def _empty_wal(self) -> None:
+        with self._lock, _errors(self.place):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """See ``Store.close``."""
+        with self._lock:
+            self._connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
+
+def _make_private(path: Path) -> None:
+    if str(path) in {"", "."} or ":memory:" in str(path):
+        raise StoreError("an audit log in memory would keep nothing", remedy="give the path of a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the audit log {path} cannot be written: {error}", remedy="give a file to write.") from error
+
+
+def _claim(path: Path) -> int:
+    """Hold a lock file for as long as this process lives."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"the audit log {path} cannot be claimed: {error}", remedy="give write access.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        reason = "another gateway writes it" if error.errno in {errno.EAGAIN, errno.EACCES} else str(error)
+        raise StoreError(
+            f"the audit log {path} cannot be claimed: {reason}",
+            remedy="end the other gateway, or give several replicas one PostgreSQL database.",
+        ) from error
+    return handle
+
+
+@contextmanager
+def _errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
+        code = str(getattr(error, "sqlite_errorname", ""))
+        known = (remedy for name, remedy in _REMEDIES.items() if code.startswith(name))
+        text = " ".join(str(error).split())[:300]
+        raise StoreError(f"the audit log {place} failed: {text}", remedy=next(known, "check the disk.")) from error
+
+
+__all__ = ["SqliteAudit"]

@@ -1,0 +1,293 @@
+"""What all models of a gateway share, made from its configuration: callers, policy, budgets, audit log, state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bartizan.core.digest import Digest, digest_bytes
+from bartizan.core.errors import ArtefactError, InputError, StoreError
+from bartizan.core.evidence import Evidence
+from bartizan.core.system import Artefact, System
+from bartizan.lifecycle.deploy.gateway import registry
+from bartizan.lifecycle.deploy.gateway.admission import Admission
+from bartizan.lifecycle.deploy.gateway.admittance import Admittance, rights
+from bartizan.lifecycle.deploy.gateway.budgets.leased import LeasedBudgets
+from bartizan.lifecycle.deploy.gateway.budgets.slowing import Slowing
+from bartizan.lifecycle.deploy.gateway.casework import Casework
+from bartizan.lifecycle.deploy.gateway.configuration import MAX_BYTES, Configuration
+from bartizan.lifecycle.deploy.gateway.expected import expected_columns
+from bartizan.lifecycle.deploy.gateway.front import Front
+from bartizan.lifecycle.deploy.gateway.guard import Guard, Material
+from bartizan.lifecycle.deploy.gateway.pipeline import Pipeline, Placed
+from bartizan.lifecycle.deploy.gateway.policy import Attributes, Policy
+from bartizan.lifecycle.deploy.gateway.routes import OPEN, ROUTES
+from bartizan.lifecycle.deploy.gateway.state import SharedState
+from bartizan.lifecycle.deploy.gateway.tailoring import Tailoring
+from bartizan.redteam.family import Material as Declared
+from bartizan.wiring.auditing import Recording
+from bartizan.wiring.gatekeys import Identity, attributes_of
+from bartizan.wiring.results import read_report
+from bartizan.wiring.reviewing import casework
+from bartizan.wiring.workspace import Workspace, load
+
+NOISE_KEY = "gateway-noise.key"
+KEY_BYTES = 32
+
+
+class Parts:
+    """Made once for a process. ``front`` is replaced when another configuration was admitted."""
+
+    def __init__(self, workspace: Workspace, models: dict[str, tuple[str, ...]]) -> None:
+        self.workspace, self.classes = workspace, models
+        self._guards: dict[tuple[Digest, Digest], Guard] = {}
+        self._front: Front | None = None
+        self._identity: Identity | None = None
+        self._digests: dict[str, Digest] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recording: Recording | None = None
+        self._casework: Casework | None = None
+        self.system = workspace.system()
+        """As it was verified last."""
+
+    @cached_property
+    def state(self) -> SharedState:
+        """What replicas share."""
+        state: SharedState = load("bartizan.stores.shared:open_state")(self.workspace.settings.location("state"))
+        return state
+
+    @cached_property
+    def noise_key(self) -> bytes:
+        """Key of the noise in answers; the same for all replicas that share the folder of keys."""
+        path = self.workspace.settings.path("keys") / NOISE_KEY
+        try:
+            return _made_once(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be had: {error}", remedy="give access to the folder of keys.") from error
+
+    def front(self) -> Front:
+        """What is in force now."""
+        if self._front is None:
+            raise InputError("nothing was admitted yet")
+        return self._front
+
+    def take(self, admission: Admission) -> None:
+        """Put an admitted configuration into force. Called on the thread that verifies.
+
+        Raises:
+            BartizanError: it cannot be put into force; what was before stays.
+        """
+        configuration = admission.configuration
+        if self._front is None or self._front.configuration != configuration.digest:
+            self._front = self._made(configuration)
+        if admission.digest:
+            self._digests[admission.model] = admission.digest
+        if self._identity is not None and self._identity.passes is not None:
+            self._identity.passes.learn(admission.grants.holders, tuple(self._digests.values()))
+
+    def _made(self, configuration: Configuration) -> Front:
+        """Everything of a configuration. Raises BartizanError when something of it cannot be had."""
+        roles, workspace = configuration.roles, self.workspace
+        if self._recording is None:
+            self._recording = Recording(workspace, configuration.audit, configuration=configuration.digest)
+        identity = Identity(
+            workspace, configuration.identity, self.state, anonymous="anonymous" in roles, policy=configuration.policy
+        )
+        identity.load()
+        policy = Admittance(
+            Policy(
+                {name: rights(role) for name, role in roles.items()},
+                configuration.policy,
+                self._attributes(configuration),
+                configuration.digest,
+            ),
+            roles,
+        )
+        teller = Tailoring(self.classes, self.noise_key)
+        slowing = Slowing(configuration.slowing, self.state) if configuration.slowing else None
+        front = Front(
+            configuration=configuration.digest,
+            callers=identity.chain,
+            policy=policy,
+            log=self._recording.log,
+            teller=teller,
+            budgets=LeasedBudgets(configuration.budget, self.state) if configuration.budget else None,
+            signatures=identity.signatures,
+            factors=identity.factors,
+            pacing=slowing,
+            cases=self._cases(configuration, policy, teller),
+            watchers=[each for each in (slowing,) if each is not None],
+        )
+        self._replace(identity)
+        return front
+
+    def _attributes(self, configuration: Configuration) -> Attributes | None:
+        """Policies over attributes, where the configuration names a document with them."""
+        name = configuration.policy.cedar
+        if not name:
+            return None
+        document = document_of(self.system, name)
+        if document is None:
+            raise InputError(f"policy.cedar names {name!r}, which is not declared", remedy="add it as a [[document]].")
+        operations = tuple(dict.fromkeys(route.operation for route in ROUTES if route.operation != OPEN))
+        return attributes_of(document.decode("utf-8", "replace"), operations)
+
+    def _cases(self, configuration: Configuration, policy: Admittance, teller: Tailoring) -> Casework:
+        old = self._casework
+        self._casework = casework(
+            self.workspace,
+            self.classes,
+            holds=configuration.holds,
+            review=configuration.review,
+            policy=policy,
+            teller=teller,
+        )
+        if old is not None:
+            old.close()
+        return self._casework
+
+    def _replace(self, identity: Identity) -> None:
+        """Callers are recognised by another configuration from now on; what kept the old one fresh ends."""
+        old, self._identity = self._identity, identity
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._restart)
+        if old is not None:
+            old.close()
+
+    # ---- on the event loop
+
+    async def run(self) -> None:
+        """Keep everything fresh, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        self._restart()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._stop()
+
+    def _restart(self) -> None:
+        self._stop()
+        for job in self._identity.tasks() if self._identity else ():
+            task = asyncio.ensure_future(job)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def pipeline(self, configuration: Configuration, material: Material) -> Pipeline:
+        """Guards of one model. One whose settings and model stay the same keeps what it has learnt.
+
+        Raises:
+            InputError: a guard cannot be made from its settings.
+            ArtefactError: something that it needs was not fitted.
+        """
+        placed = []
+        for use in configuration.guards(material.model):
+            key = (use.key, material.digest)
+            guard = self._guards.get(key)
+            if guard is None:
+                guard = self._guards[key] = registry.make(use, material)
+            placed.append(Placed(guard, use.mode == "enforce"))
+        return Pipeline(placed)
+
+    def material(self, system: System, model: Artefact, declared: Declared, fitted: Callable[[str], bytes]) -> Material:
+        """What guards of a model are made from."""
+        part = system.dataset_part(system.model_part(model.name).trained_on)
+        value_range = getattr(part, "value_range", None) or None
+        return Material(
+            model=model.name,
+            digest=model.digest,
+            classes=self.classes[model.name],
+            columns=expected_columns(part, declared.space),
+            shape=tuple(declared.shape or ()),
+            value_range=(float(value_range[0]), float(value_range[1])) if value_range else None,
+            fitted=fitted,
+            state=self.state,
+        )
+
+    async def close(self) -> None:
+        """Write everything that waits, and let go. A second time there is nothing left to do."""
+        recording, self._recording = self._recording, None
+        cases, self._casework = self._casework, None
+        identity, self._identity = self._identity, None
+        if cases is not None:
+            await asyncio.to_thread(cases.close)
+        if recording is not None:
+            await recording.close()
+        if identity is not None:
+            identity.close()
+        state: SharedState | None = self.__dict__.pop("state", None)
+        if state is not None:
+            await state.close()
+
+
+def reports(workspace: Workspace, evidence: tuple[Evidence, ...], model: Artefact) -> Callable[[str], bytes]:
+    """Finds the report of the newest standing statement of a check about a model."""
+
+    def fitted(check: str) -> bytes:
+        standing = [
+            item
+            for item in evidence
+            if item.check == check and item.holds and item.statement and model.digest in item.statement.about()
+        ]
+        if not standing:
+            raise ArtefactError(
+                f"no statement of {check} about {model.id} stands",
+                remedy=f"run `bartizan assure --only {check}`; what a guard needs is fitted there.",
+            )
+        newest = max(standing, key=lambda item: item.seq)
+        said: Any = newest.statement.read() if newest.statement else None
+        return read_report(workspace.blobs.get(Digest(said.report.digest["sha256"]))).inner()
+
+    return fitted
+
+
+def document_of(system: System, name: str, kind: str = "") -> bytes | None:
+    """The bytes of a declared document, which are those that were verified; None when none of the name is declared.
+
+    Raises:
+        ArtefactError: they cannot be read, or are others meanwhile.
+    """
+    part = next((each for each in system.declaration.document if each.name == name), None)
+    if part is None or (kind and part.kind != kind):
+        return None
+    document = system.artefact(f"document:{name}")
+    path = Path(document.path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ArtefactError(f"{path.name} cannot be read: {error}", remedy="give read access.") from error
+    if digest_bytes(data) != document.digest:
+        raise ArtefactError(f"{path.name} changed while it was verified", remedy="wait for the next verification.")
+    return data
+
+
+def _made_once(path: Path) -> bytes:
+    """A random key that lies in a file, made by whoever comes first."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        for _ in range(50):
+            if len(key := path.read_bytes()) == KEY_BYTES:
+                return key
+            time.sleep(0.02)
+        raise StoreError(f"{path} is no key of {KEY_BYTES} bytes", remedy="restore it from a backup.") from None
+    with os.fdopen(handle, "wb") as stream:
+        key = secrets.token_bytes(KEY_BYTES)
+        stream.write(key)
+    return key
+
+
+__all__ = ["Parts", "document_of", "reports"]

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+
+import pytest
+
+from bartizan.core.errors import StoreError
+from bartizan.lifecycle.deploy.gateway.audit import searching
+from bartizan.lifecycle.deploy.gateway.audit.record import AuditLog, Ruling
+from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets, unseal
+from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
+from bartizan.lifecycle.deploy.gateway.audit.trail import RETRY_SECONDS, Trail, rhythm
+from bartizan.stores.audit import open_audit
+from fixtures.auditlogs import record, report, writer
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_audit(str(tmp_path / "audit.db"))
+    yield opened
+    opened.close()
+
+
+def trail_of(store, **settings):
+    chosen = AuditSettings(**settings)
+    return Trail(writer(store, rhythm(chosen)), Secrets(store, chosen), chosen, mask=lambda text: text.upper())
+
+
+def found(store, **query):
+    with store.reading() as reading:
+        return [hit.record for hit in searching.search(reading, searching.Query(limit=10_000, **query)).found]
+
+
+async def until(happened):
+    began = time.monotonic()
+    while not happened():
+        assert time.monotonic() - began < 10
+        await asyncio.sleep(0.01)
+
+
+async def write_much(log):
+    for number in range(200):
+        await log.append(record(number, reasons=("x" * 500,)))
+
+
+def test_nothing_is_acknowledged_before_it_can_be_read(store):
+    async def run():
+        log: AuditLog = trail_of(store)
+        for number in range(20):
+            made = record(number)
+            await log.append(made)
+            assert found(store, id=made.id) == [made]
+        await log.close()
+
+    asyncio.run(run())
+    assert report(store).unsigned == 0
+
+
+def test_records_that_come_together_share_one_future_and_one_transaction(store, monkeypatch):
+    sizes = []
+
+    async def run():
+        log = trail_of(store)
+        write = log._writer.write
+        monkeypatch.setattr(log._writer, "write", lambda batch, **how: (sizes.append(len(batch)), write(batch, **how)))
+        futures = [log.append(record(number)) for number in range(50)]
+        assert len({id(future) for future in futures}) == 1
+        await futures[0]
+        assert all(future.done() for future in futures)
+        await log.close()
+
+    asyncio.run(run())
+    assert [size for size in sizes if size] == [50]
+
+
+def test_a_cancelled_request_does_not_stop_the_others(store):
+    async def run():
+        log = trail_of(store)
+
+        async def wait(number):
+            await log.append(record(number))
+            return number
+
+        first, second = asyncio.create_task(wait(1)), asyncio.create_task(wait(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == 2
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await log.close()
+
+    asyncio.run(run())
+    assert len(found(store)) == 2
+
+
+def test_a_full_queue_refuses(store):
+    async def run():
+        log = trail_of(store, queue=16)
+        for number in range(16):
+            log.append(record(number))
+        with pytest.raises(StoreError, match="16 audit records wait"):
+            log.append(record(17))
+        await log.close()
+        with pytest.raises(StoreError, match="closed"):
+            log.append(record(18))
+
+    asyncio.run(run())
+    assert len(found(store)) == 16
+
+
+@pytest.mark.parametrize("mode", ["durable", "fast"])
+def test_a_database_that_another_holds_refuses_everything_and_recovers(store, mode, monkeypatch, tmp_path):
+    store._connection.execute("PRAGMA busy_timeout=50")
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.05)
+
+    async def run():
+        log = trail_of(store, mode=mode, linger_ms=1)
+        waiting = log.append(record(1))
+        if waiting is not None:
+            await waiting
+        await until(lambda: not log.waiting)
+        other = sqlite3.connect(tmp_path / "audit.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        lost = record(2)
+        waiting = log.append(lost)
+        if waiting is not None:
+            with pytest.raises(StoreError, match="nothing could be recorded"):
+                await waiting
+        await until(lambda: log.trouble)
+        with pytest.raises(StoreError, match="nothing can be recorded"):
+            log.append(record(3))
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: not log.trouble)
+        again = log.append(record(4))
+        if again is not None:
+            await again
+        await log.close()
+        return lost
+
+    lost = asyncio.run(run())
+    stored = found(store)
+    assert report(store).problems == ()
+    if mode == "fast":
+        assert lost in stored  # it was answered, so it is kept and written later
+    else:
+        [gap] = found(store, operation="audit.gap")
+        assert gap.rows == 1
+        assert lost not in stored
+
+
+def test_a_full_disk_refuses_and_recovers(store, monkeypatch):
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    async def run():
+        log = trail_of(store)
+        await log.append(record(0))
+        [(pages,)] = store._connection.execute("PRAGMA page_count").fetchall()
+        store._connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError, match="full"):
+            await write_much(log)
+        store._connection.execute("PRAGMA max_page_count=1073741823")
+        await until(lambda: not log.trouble)
+        await log.append(record(300))
+        await log.close()
+
+    asyncio.run(run())
+    assert report(store).problems == ()
+
+
+def test_the_fast_mode_waits_no_longer_than_it_says(store):
+    async def run():
+        log = trail_of(store, mode="fast", linger_ms=30)
+        assert log.append(record(1)) is None
+        await asyncio.sleep(0.005)
+        assert found(store) == []
+        await asyncio.sleep(0.3)
+        assert len(found(store)) == 1
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_content_is_kept_for_whom_it_is_declared_masked_and_sealed(store, tmp_path):
+    flagged = (Ruling(guard="outlier", action="flag"),)
+
+    async def run():
+        log = trail_of(store, content="flagged")
+        await log.append(record(1, at=time.time_ns()), b"usual input")
+        await log.append(record(2, at=time.time_ns(), rulings=flagged), b"strange input")
+        await log.close()
+
+    asyncio.run(run())
+    strange, usual = found(store)
+    assert usual.content == ""
+    with store.reading() as reading:
+        assert unseal(reading, strange.content) == b"STRANGE INPUT"
+    assert b"STRANGE" not in (tmp_path / "audit.db").read_bytes() + (tmp_path / "audit.db-wal").read_bytes()
+    assert report(store).problems == ()
+
+
+def test_content_is_not_kept_unless_it_is_declared(store):
+    async def run():
+        log = trail_of(store)
+        await log.append(record(2, rulings=(Ruling(guard="outlier", action="refuse"),)), b"strange input")
+        await log.close()
+
+    asyncio.run(run())
+    assert found(store)[0].content == ""
+
+
+def test_a_record_without_measure_is_refused(store):
+    async def run():
+        log = trail_of(store)
+        with pytest.raises(StoreError, match="too long"):
+            log.append(record(1, reasons=("x" * 100_000,)))
+        await log.close()
+
+    asyncio.run(run())
+    assert RETRY_SECONDS < 1
