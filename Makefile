@@ -60,7 +60,7 @@ soak: $(VENV)/dev ## The slow tests.
 
 lock: ## Pin every dependency with hashes (needs uv).
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in -o requirements/run.txt
-	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra serve --extra onnx --extra postgres --extra s3 pyproject.toml requirements/build.in -o requirements/gateway.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra serve --extra onnx --extra postgres --extra s3 --extra telemetry --extra valkey pyproject.toml requirements/build.in -o requirements/gateway.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra dev pyproject.toml requirements/build.in -o requirements/dev.txt
 
 clean:

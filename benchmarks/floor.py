@@ -17,6 +17,8 @@ CLASSES = tuple("0123456789")
 
 
 class Tensor(msgspec.Struct):
+    """One input."""
+
     name: str
     shape: list[int]
     datatype: str
@@ -24,6 +26,8 @@ class Tensor(msgspec.Struct):
 
 
 class Asked(msgspec.Struct):
+    """A request."""
+
     inputs: list[Tensor]
 
 
@@ -91,10 +95,8 @@ def bodies(rows, count=4096):
     first = rng.integers(0, len(data), count * rows)
     second = np.array([rng.choice(np.flatnonzero(labels == labels[at])) for at in first])
     mixed = np.rint(0.6 * data[first] + 0.4 * data[second]).reshape(count, rows, -1)
-    tensors = (
-        {"name": "features", "shape": list(each.shape), "datatype": "FP64", "data": each.ravel().tolist()}
-        for each in mixed
-    )
+    frame = {"name": "features", "shape": [rows, data.shape[1]], "datatype": "FP64"}
+    tensors = ({**frame, "data": each.ravel().tolist()} for each in mixed)
     return [msgspec.json.encode({"inputs": [tensor]}) for tensor in tensors]
 
 

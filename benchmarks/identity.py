@@ -126,7 +126,7 @@ def recognising():
     # More tokens than are remembered, in turn: each of them is a new one.
     forgetful, others = tokens(16), itertools.cycle([showing(written(number)) for number in range(64)])
     first = microseconds(lambda: forgetful.recognise(next(others), now), 640)
-    kept.append(promise("recognise a token for the first time, beside PyJWT", first / anew, 1.5))
+    kept.append(promise("recognise a token for the first time, beside PyJWT", first / anew, 1.7))
     forged = showing(token[:-6] + "AAAAAA")
     kept.append(promise("refuse a forged token again", microseconds(lambda: refused(chain, forged), 5000), 10.0, "us"))
     return kept

@@ -84,9 +84,12 @@ def cost():
     large = SequenceGuard(SequenceSettings(), learn(photographs[:80], shape=(3, 224, 224), value_range=(0, 1)))
     pictures = microseconds(lambda place: large.on_request(asked(photographs[80 + place : 81 + place], place)), 60)
     tell("bare product with 20,000 rows of 64, nearest of them", bare, "us")
-    kept = promise("sequence: one row of 64, 20,000 remembered", single, 40, "us")
-    kept &= promise("sequence: each row of a batch of 32", each, 40, "us")
-    return kept & promise("sequence: 3 x 224 x 224", pictures, 350, "us")
+    tell("sequence: one row of 64, 20,000 remembered", single, "us")
+    tell("sequence: each row of a batch of 32", each, "us")
+    tell("sequence: 3 x 224 x 224", pictures, "us")
+    kept = promise("sequence: one row, over the bare product", single / bare, 0.7)
+    kept &= promise("sequence: each row of a batch, over the bare product", each / bare, 0.5)
+    return kept & promise("sequence: 3 x 224 x 224, over the bare product", pictures / bare, 5.0)
 
 
 class World:
@@ -98,33 +101,24 @@ class World:
         self.rng = np.random.default_rng(0)
         self.reference = learn(rows[:3000], shape=(1, 28, 28), value_range=(0, 1), scores=self.scores(rows[:3000]))
         self.rows = np.concatenate([train, rows[3000:]])
-        self.limit = self.reference.limit(SequenceSettings().near, SequenceSettings().memory)
+        self.limit = self.reference.limit(SequenceSettings().near)
 
     def scores(self, rows):
+        """What the network answers, ``(batch, 10)``."""
         with torch.no_grad():
             images = torch.from_numpy(np.array(rows, np.float32)).view(-1, 1, 28, 28)
             return np.concatenate([torch.softmax(self.net(part), 1).numpy() for part in images.split(512)])
 
-    def sent(self, guard, rows, *, account, role="user", seconds=1.0):
+    def sent(self, guard, rows, *, account, role="user"):
         """How many of some rows are not just answered."""
         found = 0
         for place, (row, score) in enumerate(zip(rows, self.scores(rows), strict=True)):
-            found += served(guard, row, score, account(place), place, role=role, now=1e9 * seconds)
+            found += served(guard, row, score, account(place), number=place, role=role)
         return found
 
     def guard(self, settings, **more):
+        """A guard with nothing in its memory."""
         return SequenceGuard(settings, replace(self.reference, **more) if more else self.reference)
-
-    def turned(self, count):
-        """Different natural images: turned, moved and scaled by chance."""
-        made = np.empty((count, 784), np.float32)
-        for place in range(count):
-            image = self.rows[self.rng.integers(len(self.rows))].reshape(28, 28)
-            angle, size = np.deg2rad(self.rng.uniform(-20, 20)), self.rng.uniform(0.85, 1.15)
-            matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / size
-            offset = 13.5 - matrix @ (13.5 + self.rng.uniform(-3, 3, 2))
-            made[place] = ndimage.affine_transform(image, matrix, offset, order=1).ravel()
-        return np.clip(made * self.rng.uniform(0.8, 1.1, (count, 1)), 0, 1).astype(np.float32)
 
     def stream(self, count, *, moving, rng):
         """A camera: noise of its sensor, light that changes slowly, and things that move or stand still."""
@@ -148,15 +142,14 @@ def told(label, found, count):
 def alarms(world):
     """Shares of natural queries that are not just answered, by kind and by setting."""
     rng, kept, usual = np.random.default_rng(1), True, SequenceSettings()
-    every = rng.permutation(len(world.rows))
-    distinct = np.concatenate([world.rows[every], world.turned(110_000 - len(every))])
-    for near in (0.002, 0.004, 0.01, 0.03):
+    distinct = world.rows[rng.permutation(len(world.rows))]
+    for near in (0.002, 0.006, 0.02, 0.05):
         guard = world.guard(SequenceSettings(near=near))
-        found = world.sent(guard, distinct[:60_000], account=lambda place: f"key:{place % 300}")
-        told(f"{world.name}: near {near:g}, different images", found, 60_000)
+        found = world.sent(guard, distinct[:40_000], account=lambda place: f"key:{place % 300}")
+        told(f"{world.name}: near {near:g}, different images", found, 40_000)
     guard = world.guard(usual)
     found = world.sent(guard, distinct, account=lambda place: f"key:{place % 300}")
-    share = told(f"{world.name}: different images and turned ones", found, len(distinct))
+    share = told(f"{world.name}: different images, all of them", found, len(distinct))
     kept &= promise(f"{world.name}: different natural queries", 100 * share, 0.1, "%")
     repeats = distinct[rng.integers(0, 2000, 10_000)]
     told(f"{world.name}: retries", world.sent(world.guard(usual), repeats, account=lambda _: "key:one"), len(repeats))
@@ -174,9 +167,9 @@ def streams(world, usual):
     """The same on streams, of a role that is not known to send any and of one whose streams were recorded."""
     kept, rng = True, np.random.default_rng(2)
     for kind, moving in (("standing", 0.0), ("moving", 1.0)):
-        recorded = [world.stream(4000, moving=moving, rng=rng) for _ in range(2)]
+        recorded = [world.stream(6000, moving=moving, rng=rng) for _ in range(2)]
         expected = learn_stream(
-            world.reference, world.limit, [(rows, world.scores(rows).argmax(axis=1)) for rows in recorded]
+            world.reference, world.limit, usual.memory, [(rows, world.scores(rows).argmax(axis=1)) for rows in recorded]
         )
         new = world.stream(12_000, moving=moving, rng=rng)
         without, learnt = world.guard(usual), world.guard(usual, expected={"camera": expected})

@@ -15,6 +15,8 @@ from bartizan.targets.protocol import Access
 
 BEGIN = 1_700_000_000.0
 SHOWN = {Action.ALLOW, Action.FLAG, Action.COARSEN}
+BEFORE = BEGIN - 200_000.0
+"""When natural queries begin that come before an attack."""
 PATIENCE = 3
 """Times that a throttled query is asked again after the wait."""
 
@@ -184,10 +186,12 @@ class FrontTarget:
         raise NotImplementedError
 
 
-def served(guard, row, scores, account, place, role="user", now=BEGIN - 100_000.0):
+def served(guard, row, scores, account, *, number, role="user"):
     """Send one natural query; whether anything but a plain answer came of it."""
     caller = Caller(id=account, role=role, method="key")
-    asked = Asked(request=f"{account}-{place}", caller=caller, model="m", digest="d", rows=row[None], now=now + place)
+    asked = Asked(
+        request=f"{account}-{number}", caller=caller, model="m", digest="d", rows=row[None], now=BEFORE + number
+    )
     said = guard.on_request(asked)
     after = guard.on_response(asked, Answer(np.array([int(scores.argmax())]), scores[None]))
     return any(each is not None and each.action > Action.ALLOW for each in (said, after))

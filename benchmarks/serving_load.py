@@ -32,6 +32,7 @@ class Histogram:
     total: int = 0
 
     def add(self, seconds):
+        """Count one."""
         at = math.ceil(math.log(max(seconds, 1e-6) / 1e-6, 1.02))
         self.counts[at] = self.counts.get(at, 0) + 1
         self.total += 1
@@ -58,15 +59,18 @@ class Connection(asyncio.Protocol):
         self.requests, self.buffer, self.due = requests, b"", None
 
     def connection_made(self, transport):
+        """See ``asyncio.Protocol``."""
         self.transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self):
+        """Send the next request; gives what becomes its status."""
         self.due = asyncio.get_running_loop().create_future()
         self.transport.write(next(self.requests))
         return self.due
 
     def data_received(self, data):
+        """See ``asyncio.Protocol``."""
         self.buffer += data
         head = self.buffer.find(b"\r\n\r\n")
         if head < 0:
@@ -86,6 +90,7 @@ class Connection(asyncio.Protocol):
             self.due.set_result(status)
 
     def connection_lost(self, error):
+        """See ``asyncio.Protocol``."""
         del error
         if self.due is not None and not self.due.done():
             self.due.set_exception(ConnectionError("the server closed the connection"))

@@ -11,6 +11,8 @@ import onnxruntime
 
 @bentoml.service(workers=1)
 class Digits:
+    """The service."""
+
     def __init__(self):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -19,4 +21,5 @@ class Digits:
 
     @bentoml.api
     def predict(self, rows: list[list[float]]) -> list[int]:
+        """Labels of rows."""
         return self.session.run(["label"], {self.name: np.array(rows, dtype=np.float32)})[0].tolist()

@@ -11,7 +11,10 @@ import onnxruntime
 
 
 class Digits(litserve.LitAPI):
+    """The service."""
+
     def setup(self, device):
+        """See ``LitAPI.setup``."""
         del device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -19,6 +22,7 @@ class Digits(litserve.LitAPI):
         self.name = self.session.get_inputs()[0].name
 
     def predict(self, request):
+        """Labels of rows."""
         return self.session.run(["label"], {self.name: np.array(request["rows"], dtype=np.float32)})[0].tolist()
 
 

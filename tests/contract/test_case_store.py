@@ -29,7 +29,7 @@ def add(store, number=1, fingerprint="", room=ROOM, **more):
 
 
 def settled(verdict="confirm", at=2_000):
-    return Settled(at=at, statement="e" * 64, verdict=verdict)
+    return Settled(at=at, statement="e" * 64, verdict=verdict, reviewer="ann")
 
 
 def test_a_case_comes_back_as_it_was_kept(store):
@@ -84,10 +84,15 @@ def test_a_held_case_has_to_be_kept_or_refused(store):
 def test_a_case_is_decided_once(store):
     add(store)
     decided = store.settle(case().id, lambda kept: settled("change" if kept.case == case() else "reject"))
-    assert (decided.state, decided.verdict, decided.statement) == ("decided", "change", "e" * 64)
+    assert (decided.state, decided.verdict, decided.reviewer) == ("decided", "change", "ann")
+    assert store.find(case().id) == decided
     assert store.find(case().id).decided == 2_000
     with pytest.raises(InputError, match="was decided"):
         store.settle(case().id, lambda _: settled())
+    with pytest.raises(InputError, match="was decided"):
+        store.settle(case().id, lambda _: settled(), again="a" * 64)
+    anew = store.settle(case().id, lambda _: settled("reject"), again="e" * 64)
+    assert store.find(case().id).verdict == anew.verdict == "reject"
     with pytest.raises(InputError, match="no case"):
         store.settle("f" * 32, lambda _: settled())
 

@@ -16,7 +16,9 @@ import time
 import pytest
 
 from bartizan.core.digest import Digest, digest_bytes
-from bartizan.wiring.auditing import Recording, settings_of
+from bartizan.core.errors import LedgerError, StoreError
+from bartizan.wiring.audit_cases import verify
+from bartizan.wiring.auditing import Recording, settings_of, show_now
 from bartizan.wiring.workspace import Workspace
 from fixtures.auditlogs import record
 from fixtures.project import bartizan, declare
@@ -36,9 +38,8 @@ def serve_requests(folder, count=COUNT, **fields):
         recording = Recording(workspace, settings_of(workspace), configuration=digest)
         made = []
         for number in range(count):
-            one = record(
-                number, at=time.time_ns() + number, output=recording.log.keyed(b"answer %d" % number), **fields
-            )
+            output = recording.log.keyed(b"answer %d" % number)
+            one = record(number, at=time.time_ns() + number, output=output, configuration=digest, **fields)
             await recording.log.append(one)
             made.append(one)
         await recording.close()
@@ -105,7 +106,7 @@ def test_reads_of_the_log_are_in_the_log_with_their_reason(log, ask_in):
     out = ask_in(folder, "audit", "search", "--class", "admin", "--reason", "who looked", "--json")[1]
     acts = [(hit["record"]["operation"], hit["record"].get("reasons", [""])[0]) for hit in json.loads(out)["found"]]
     assert acts[:3] == [("audit.search", "who looked"), ("audit.prove", made[0].id), ("audit.search", "ticket 17")]
-    assert [operation for operation, _ in acts[3:]] == ["gateway.stop", "gateway.start"]
+    assert [operation for operation, _ in acts[3:]] == ["gateway.stop", "gateway.model", "gateway.start"]
     code, _, said = ask_in(folder, "audit", "search")
     assert (code, "--reason" in said) == (2, True)
 
@@ -114,7 +115,7 @@ def test_a_sound_log_verifies_against_its_witness_and_the_ledger(log, ask_in):
     folder, _ = log
     code, out, _ = ask_in(folder, "audit", "verify", "--json")
     report = json.loads(out)
-    assert (code, report["records"], report["sound"], report["unsigned"]) == (0, COUNT + 2, True, 0)
+    assert (code, report["records"], report["sound"], report["unsigned"]) == (0, COUNT + 3, True, 0)
     assert report["witnessed"] >= 3  # of the file at start and stop, and of the ledger
     listed = json.loads(ask_in(folder, "evidence", "list", "--json")[1])
     assert ("observation", "audit") in [(item["type"], item["what"]) for item in listed]
@@ -294,3 +295,60 @@ def test_a_witness_process_cosigns_and_notices_a_fork(log, ask_in, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_gateway_starts_without_its_witness_and_stops_answering_when_one_objects(log, tmp_path):
+    folder, _ = log
+    (folder / "gateway.toml").write_text('[audit]\nwitness_seconds = 1\nwitness = ["http://127.0.0.1:1/w", "w"]\n')
+    (folder / "w").write_text("")
+
+    async def run():
+        workspace = Workspace(folder)
+        recording = Recording(workspace, settings_of(workspace), configuration=Digest("c" * 64))
+        assert "cannot be reached" in recording.trouble
+        await recording.log.append(record(1, at=time.time_ns()))
+
+        class Objecting:
+            place = "somebody"
+
+            def show(self, _note, _proof):
+                raise LedgerError("somebody has seen another log")
+
+        recording._witnesses = [Objecting()]
+        began = time.monotonic()
+        while "another log" not in recording.log.trouble:
+            assert time.monotonic() - began < PATIENCE
+            await asyncio.sleep(0.05)
+        with pytest.raises(StoreError, match="another log"):
+            recording.log.append(record(2, at=time.time_ns()))
+        await recording.close()
+
+    asyncio.run(run())
+
+
+def test_commands_beside_a_gateway_are_no_objection(log):
+    """Both sign and show checkpoints to the same witness; neither is taken for a fork by the other."""
+    folder, _ = log
+    text = SETTINGS.replace("checkpoint_seconds = 1", "checkpoint_seconds = 1\nwitness_seconds = 1")
+    (folder / "gateway.toml").write_text(text)
+
+    async def run():
+        workspace, beside = Workspace(folder), Workspace(folder)
+        recording = Recording(workspace, settings_of(workspace), configuration=Digest("b" * 64))
+        began, number = time.monotonic(), 0
+        while time.monotonic() - began < 5:
+            await recording.log.append(record(number, at=time.time_ns()))
+            if number % 10 == 0:
+                await asyncio.to_thread(show_now, beside)
+            recording._shown_size = 0  # show again and again
+            assert (recording.trouble, recording.log.trouble) == ("", "")
+            number += 1
+            await asyncio.sleep(0.01)
+        await recording.close()
+        workspace.close()
+        report = verify(beside)
+        beside.close()
+        return report
+
+    report = asyncio.run(run())
+    assert report.problems == ()

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -23,6 +24,7 @@ from bartizan.lifecycle.deploy.gateway.caller import Showing
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.identity.certificates import Certificates
 from bartizan.lifecycle.deploy.gateway.identity.settings import CertificateSettings, ClientSettings
+from fixtures.gateways import configured, serving
 
 NOW = datetime.now(UTC)
 
@@ -135,3 +137,40 @@ def test_a_certificate_of_somebody_else_does_not_connect(port, authority, tmp_pa
     forged = foreign.issue("camera", x509.UniformResourceIdentifier("spiffe://north/camera"))
     with pytest.raises((ssl.SSLError, OSError, http.client.HTTPException)):
         ask(port, authority, forged)
+
+
+def test_a_gateway_that_runs_knows_clients_by_their_certificates(digits_project, tmp_path, authority, digits_held_out):
+    """Whoever connects shows a certificate of the authority; whom it names has a role, and others have none."""
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    own = authority.issue("gateway", address)
+    configuration = """
+[[identity.certificates.client]]
+san = "uri:spiffe://north/camera"
+role = "user"
+
+[role.user]
+"""
+    folder = configured(digits_project, tmp_path / "project", configuration)
+    known = authority.issue("known", x509.UniformResourceIdentifier("spiffe://north/camera"))
+    unknown = authority.issue("unknown", x509.UniformResourceIdentifier("spiffe://north/other"))
+    tensor = {"name": "features", "shape": [1, 64], "datatype": "FP64", "data": digits_held_out[0][0].tolist()}
+    options = ("--tls-cert", own, "--tls-key", own, "--tls-clients", authority.path)
+    with serving(folder, *options) as client:
+
+        def asked(certificate, **headers):
+            context = ssl.create_default_context(cafile=authority.path)
+            if certificate:
+                context.load_cert_chain(certificate)
+            connection = http.client.HTTPSConnection("127.0.0.1", client.port, context=context, timeout=30)
+            sent = {"content-type": "application/json", **headers}
+            connection.request("POST", "/v2/models/digits/infer", json.dumps({"inputs": [tensor]}), sent)
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        assert asked(known) == 200
+        assert asked(unknown) == 401
+        assert asked(unknown, authorization="Bearer x") == 401
+        body = "".join(Path(known).read_text().split("-----")[2].split())
+        assert asked(unknown, **{"client-cert": f":{body}:"}) == 401, "a header shows nothing where no proxy is trusted"
+        assert asked(None) == 401

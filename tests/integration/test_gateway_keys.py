@@ -14,10 +14,19 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from bartizan.cli.main import run
+from bartizan.core.errors import KeyFileError
 from bartizan.lifecycle.deploy.gateway.caller import Showing
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.identity.factors import code
-from bartizan.lifecycle.deploy.gateway.identity.settings import IdentitySettings, KeySettings
+from bartizan.lifecycle.deploy.gateway.identity.settings import (
+    CertificateSettings,
+    IdentitySettings,
+    IssuerSettings,
+    KeySettings,
+    PassSettings,
+    SigningSettings,
+    SourceSettings,
+)
 from bartizan.lifecycle.deploy.gateway.policy import Policy, Rights
 from bartizan.stores.shared.memory import MemoryState
 from bartizan.wiring.gatekeys import Identity
@@ -98,6 +107,48 @@ def test_a_seal_that_others_can_read_stops_the_start(command, tmp_path):
     command("otp", listed["id"])
     (tmp_path / ".bartizan" / "keys" / "gateway.seal").chmod(0o644)
     assert "chmod 600" in command("otp", listed["id"], code=2)
+
+
+def test_secrets_of_sources_are_read_from_private_files_only(tmp_path):
+    source = SourceSettings(name="north", keyid="k", algorithm="hmac-sha256", secret="north")
+    settings = IdentitySettings(signing=SigningSettings(source=(source,)))
+
+    def opened():
+        Identity(Workspace(tmp_path), settings, MemoryState(), anonymous=False).close()
+
+    with pytest.raises(KeyFileError):
+        opened()
+    secret = tmp_path / ".bartizan" / "keys" / "north.hmac"
+    secret.parent.mkdir(parents=True)
+    secret.write_bytes(b"s" * 32 + b"\n")
+    secret.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        opened()
+    secret.chmod(0o600)
+    opened()
+    secret.write_bytes(b"short")
+    with pytest.raises(KeyFileError, match="fewer than"):
+        opened()
+
+
+def test_an_identity_of_everything_opens_and_closes(tmp_path):
+    """Whatever can be configured is made, and what nobody configured is not."""
+    issuer = IssuerSettings(issuer="https://issuer.example", audiences=("a",))
+    whole = IdentitySettings(
+        keys=KeySettings(), issuer=(issuer,), certificates=CertificateSettings(proxies=("::1",)), passes=PassSettings()
+    )
+    made = Identity(Workspace(tmp_path), whole, MemoryState(), anonymous=False)
+    assert [each.name for each in made.chain.recognisers] == ["key", "jwt", "pass", "mtls"]
+    tasks = made.tasks()
+    assert len(tasks) == 2
+    for task in tasks:
+        task.close()
+    made.close()
+    bare = Identity(Workspace(tmp_path), IdentitySettings(), MemoryState(), anonymous=True)
+    assert (bare.chain.recognisers, bare.tasks()) == ((), [])
+    assert bare.chain.recognise(Showing({}), time.time()).role == "anonymous"
+    with pytest.raises(RequestError):
+        bare.chain.recognise(Showing({b"authorization": b"Bearer x"}), time.time())
 
 
 @pytest.mark.parametrize(

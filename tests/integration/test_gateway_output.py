@@ -276,7 +276,7 @@ def spending(text):
     """The declaration with a red team that may spend little, so that this test ends soon."""
     for name, number in SPENT.items():
         text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {number}", text)
-    return text
+    return text.replace('output = "scores"', 'output = "rounded-scores"')
 
 
 @pytest.mark.control("3.1-G2")
@@ -285,8 +285,9 @@ def test_attack_success_is_measured_at_each_level_of_detail_and_a_gate_can_bound
         tumour_project, tmp_path / "measured", "[role.user]\n", also=GATE, change=spending, checks=("gateway.detail",)
     )
     done = bartizan(folder, "evidence", "list", "--json")
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    (digest,) = [each["envelope"] for each in found if each.get("check") == "gateway.detail"]
+    (digest,) = [each["envelope"] for each in found if each["what"] == "gateway.detail"]
     said = json.loads(bartizan(folder, "evidence", "show", digest, "--json").stdout)["predicate"]
     metrics = said["metrics"]
     aims = ("evasion", "membership", "membership_without_training", "attribute", "extraction", "log_loss")

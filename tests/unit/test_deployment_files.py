@@ -95,7 +95,12 @@ def test_connections_are_encrypted_and_secrets_are_in_no_file():
     for name in ("RECORDS", "AUDIT", "APIKEYS", "CASES"):
         assert "sslmode=verify-full" in values[f"BARTIZAN_{name}"]
         assert not re.search(r"//[^/]*:[^/]*@", values[f"BARTIZAN_{name}"])
-    assert values["BARTIZAN_STATE"].startswith("valkeys://")
+    secret = {item["name"] for item in container["env"] if "secretKeyRef" in item.get("valueFrom", {})}
+    assert secret == {"PGPASSWORD", "BARTIZAN_STATE"}
+    arguments = pod(WORKLOADS["valkey"])["containers"][0]["args"]
+    assert arguments[arguments.index("--port") + 1] == "0"
+    assert {"--tls-port", "--aclfile"} <= set(arguments)
+    assert arguments[arguments.index("--appendonly") + 1] == "yes"
     assert not any(item["kind"] == "Secret" for item in manifests())
 
 

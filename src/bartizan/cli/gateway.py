@@ -7,6 +7,8 @@ from importlib import import_module
 import click
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "delta": ("gateway_delta:delta", "What each protection is worth, by attacks that know it."),
+    "init": ("gateway_init:init", "Write and declare a configuration that is closed but for API keys."),
     "budget": ("gateway_budget:budget", "Budgets: what is spent, filling up, deriving them from attacks."),
     "key": ("gateway_keys:key", "API keys: add, rotate, revoke, list, one-time codes."),
     "roles": ("gateway_roles:roles", "What each role is told: the matrix of roles and routes."),

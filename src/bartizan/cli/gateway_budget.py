@@ -76,9 +76,12 @@ def reset(ctx: click.Context, *, name: str, subject: str, everybody: bool) -> No
     help="Share of records on which no copy may agree with the model.",
 )
 @click.option("--queries", type=click.IntRange(min=10), help="Most answers to try; default: the declared budget.")
+@click.option("--labels-only", is_flag=True, help="Only what labels alone give away.")
 @as_json
 @click.pass_context
-def derive(ctx: click.Context, *, model: str, fidelity: float, queries: int | None, as_json: bool) -> int:
+def derive(
+    ctx: click.Context, *, model: str, fidelity: float, queries: int | None, labels_only: bool, as_json: bool
+) -> int:
     """Run extraction attacks at every detail of output, and print the budgets below which no copy is good enough.
 
     Exit code 1: at some detail no budget helps. Recorded nowhere; `bartizan assure --only gateway.extraction-budget`
@@ -90,7 +93,7 @@ def derive(ctx: click.Context, *, model: str, fidelity: float, queries: int | No
     """
     with load("bartizan.cli.progress:Watch")(quiet=as_json) as watch:
         found: Proposal = load("bartizan.wiring.gateway_budgets:derive")(
-            workspace(ctx), watch, model=model, fidelity=fidelity, queries=queries
+            workspace(ctx), watch, model=model, fidelity=fidelity, queries=queries, labels_only=labels_only
         )
     if as_json:
         show_json(found)

@@ -203,6 +203,7 @@ def _plain(desk: Desk, kept: Kept) -> dict[str, Any]:
         "request": case.request,
         "reasons": case.reasons,
         "verdict": kept.verdict,
+        "reviewer": kept.reviewer,
         "statement": kept.statement,
     }
 
@@ -213,8 +214,9 @@ def _table(desk: Desk, found: Sequence[Kept]) -> None:
         case = kept.case
         due = _moment(case.due) + (" OVERDUE" if desk.is_overdue(kept) else "")
         label = f"{case.label or f'{case.rows} rows'}{f' (+{kept.more})' if kept.more else ''}"
-        rows.append((case.id, case.queue, kept.verdict or due, case.model, label, "; ".join(case.reasons)[:80]))
-    table(("case", "queue", "due", "model", "answered", "why"), rows)
+        said = f"{kept.verdict} by {kept.reviewer}" if kept.verdict else due
+        rows.append((case.id, case.queue, said, case.model, label, "; ".join(case.reasons)[:80]))
+    table(("case", "queue", "due, or verdict", "model", "answered", "why"), rows)
 
 
 def _show(shown: Shown, *, as_json: bool) -> None:
@@ -222,7 +224,8 @@ def _show(shown: Shown, *, as_json: bool) -> None:
         show_json(shown)
         return
     case = shown.case
-    show(f"{case.queue} case {case.id}, {shown.verdict or shown.state}, due {_moment(case.due)}")
+    verdict = f"{shown.verdict} by {shown.reviewer}" if shown.verdict else shown.state
+    show(f"{case.queue} case {case.id}, {verdict}, due {_moment(case.due)}")
     show(f"request {case.request} of {case.caller} as {case.role}, model {case.model} ({case.model_digest[:12]})")
     for reason in case.reasons:
         show(f"  {reason}")

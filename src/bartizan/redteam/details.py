@@ -35,7 +35,7 @@ from bartizan.redteam.population import PopulationMembership
 from bartizan.redteam.privacy import Privacy
 from bartizan.redteam.text import TextAttack, play_text
 from bartizan.redteam.text_check import TextMaterial, measured_texts, text_case
-from bartizan.targets.detail import Detail
+from bartizan.targets.detail import KINDS, Detail
 from bartizan.targets.protocol import Access, Target
 from bartizan.targets.tailored import Averaged, Tailored, TailoredText
 from bartizan.targets.text import TextTarget
@@ -57,6 +57,10 @@ LADDER = (
     Detail("scores"),
 )
 """Details that are compared, from the least to the most."""
+EACH_KIND = tuple(detail for detail in LADDER if detail in {Detail(kind) for kind in KINDS})
+"""One of each kind, as it is unless something else is configured."""
+EXACT = frozenset({"extraction.equation-solving"})
+"""Attacks that rounding by a digit stops; they then do what others do better."""
 Tell = Callable[[str], None]
 
 
@@ -153,6 +157,8 @@ class _Bench:
         if not attack.needs <= shown.offers:
             return None
         alone = Access.SCORES not in attack.needs
+        if attack.name in EXACT and detail.kind != "scores":
+            return None
         told = "labels" if alone else _told(detail, self.target.classes)
         if told == "labels" and not alone:
             return None  # its scores would be the label once more
@@ -238,4 +244,4 @@ def table(found: Sequence[Gain]) -> list[Mapping[str, Any]]:
     ]
 
 
-__all__ = ["AIMS", "AVERAGED", "LADDER", "Aim", "Gain", "gains", "play", "table", "text_gains"]
+__all__ = ["AIMS", "AVERAGED", "EACH_KIND", "LADDER", "Aim", "Gain", "gains", "play", "table", "text_gains"]

@@ -41,6 +41,7 @@ _CASE = sa.Table(
     sa.Column("decided", sa.BigInteger, nullable=True),
     sa.Column("statement", sa.String(64), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("reviewer", sa.Text, nullable=False),
     sa.Index("review_case_by_due", "state", "queue", "due"),
     sa.Index("review_case_by_caller", "caller", "queue", "state"),
     sa.Index("review_case_by_fingerprint", "fingerprint", "state"),
@@ -113,14 +114,14 @@ class SqlCases:
         with self._look() as connection:
             return [_kept(row) for row in connection.execute(query)]
 
-    def settle(self, case_id: str, conclude: Callable[[Kept], Settled]) -> Kept:
+    def settle(self, case_id: str, conclude: Callable[[Kept], Settled], *, again: str = "") -> Kept:
         """See ``CaseStore.settle``."""
         with self._change() as connection:
             row = connection.execute(sa.select(_CASE).where(_CASE.c.id == case_id)).first()
             if row is None:
                 raise InputError(f"no case is called {case_id[:40]!r}", remedy="see `bartizan review list`.")
             kept = _kept(row)
-            if kept.state != "open":
+            if kept.state != "open" and kept.statement != (again or None):
                 raise InputError(
                     f"case {case_id} was decided: {kept.verdict}, statement {kept.statement[:12]}",
                     remedy="a decision is withdrawn with `bartizan revoke envelope`.",
@@ -131,11 +132,10 @@ class SqlCases:
                 "decided": settled.at,
                 "statement": settled.statement,
                 "verdict": settled.verdict,
+                "reviewer": settled.reviewer,
             }
             connection.execute(_CASE.update().where(_CASE.c.id == case_id).values(**change))
-        return msgspec.structs.replace(
-            kept, state="decided", decided=settled.at, statement=settled.statement, verdict=settled.verdict
-        )
+        return msgspec.structs.replace(kept, **change)
 
     def erase(self, queues: Sequence[str], before: int) -> int:
         """See ``CaseStore.erase``. Old cells are overwritten in SQLite; PostgreSQL keeps them until its next vacuum."""
@@ -192,6 +192,7 @@ def _row(case: Case, content: bytes, fingerprint: str) -> dict[str, Any]:
         "decided": None,
         "statement": "",
         "verdict": "",
+        "reviewer": "",
     }
 
 
@@ -208,6 +209,7 @@ def _kept(row: Row[Any]) -> Kept:
         decided=row.decided,
         statement=row.statement,
         verdict=row.verdict,
+        reviewer=row.reviewer,
     )
 
 

@@ -43,8 +43,6 @@ FIRMEST = math.log(FINEST - 1)
 BUCKETS = (("low", 0.0), ("medium", 0.6), ("high", 0.9))
 """Names of confidence, and where each begins."""
 MOST_DECIMALS = 6
-FEW = 3
-"""So many are found faster one by one than by sorting."""
 NOTHING = 1e-12
 """Scores that sum to no more are none."""
 NUMBER_BITS = 53
@@ -132,31 +130,40 @@ class Detail:
 
 
 def shared_out(scores: Sequence[float], units: int) -> list[int]:
-    """Scores of one row in whole units that sum to ``units``, by the largest remainder; ties go to the first class.
+    """Scores of one row in whole units that sum to ``units``: each to the nearest, then those that it moved most.
+
+    That is the largest remainder (Hamilton's method) but for exact halves, which go to the even number. Among scores
+    that were moved alike, a missing unit goes to the first class and one too many is taken from the last.
 
     Raises:
         WorkError: these are no probabilities.
     """
+    shares = [score * units for score in scores]
     try:
-        shares = [score * units for score in scores]
-        whole = list(map(int, shares))
+        whole = list(map(round, shares))
     except (ValueError, OverflowError) as error:
         raise WorkError("scores that are no numbers cannot be rounded") from error
     missing = units - sum(whole)
-    if not missing:
-        return whole
-    if not 0 < missing < len(whole) or min(whole) < 0:
-        return shared_out(_normalised(scores), units)
-    lack = list(map(sub, whole, shares))
-    if missing > FEW:
-        for place in sorted(range(len(lack)), key=lack.__getitem__)[:missing]:
-            whole[place] += 1
-        return whole
-    for _ in range(missing):
-        place = lack.index(min(lack))
-        whole[place] += 1
-        lack[place] = 1.0
+    if min(whole) < 0 or abs(missing) * 2 > len(whole):
+        shares = [score * units for score in _normalised(scores)]
+        whole = list(map(round, shares))
+        missing = units - sum(whole)
+    return _evened(whole, shares, missing) if missing else whole
+
+
+def _evened(whole: list[int], shares: list[float], missing: int) -> list[int]:
+    """Give what is missing to those that were cut most, or take what is too much from those that were raised most."""
+    moved = list(map(sub, whole, shares))
+    step = 1 if missing > 0 else -1
+    for _ in range(abs(missing)):
+        place = moved.index(min(moved)) if missing > 0 else _last(moved, max(moved))
+        whole[place] += step
+        moved[place] += step
     return whole
+
+
+def _last(values: Sequence[float], value: float) -> int:
+    return next(place for place in range(len(values) - 1, -1, -1) if values[place] == value)
 
 
 def _normalised(scores: Sequence[float]) -> list[float]:
@@ -244,16 +251,24 @@ def shared_out_rows(scores: Scores, units: int) -> Units:
     shares = np.asarray(scores, dtype=np.float64) * units
     if not np.isfinite(shares).all():
         raise WorkError("scores that are no numbers cannot be rounded")
-    whole = shares.astype(np.int64)
+    nearest = np.rint(shares)
+    whole = nearest.astype(np.int64)
     missing = units - whole.sum(axis=1)
-    odd = (missing < 0) | (missing >= shares.shape[1]) | (whole.min(axis=1) < 0)
+    odd = (np.abs(missing) * 2 > whole.shape[1]) | (whole.min(axis=1) < 0)
     if odd.any():
         whole[odd] = [shared_out(row, units) for row in scores[odd].tolist()]
         missing[odd] = 0
-    order = np.argsort(whole - shares, axis=1, kind="stable")
-    more = np.arange(shares.shape[1]) < missing[:, None]
-    whole[np.nonzero(more)[0], order[more]] += 1
+    if missing.any():
+        _even_rows(whole, nearest - shares, missing)
     return whole
+
+
+def _even_rows(whole: Units, moved: Scores, missing: NDArray[np.int64]) -> None:
+    """``_evened`` of each row, in place; the last of those that were moved alike stands last in a stable order."""
+    order, width = np.argsort(moved, axis=1, kind="stable"), whole.shape[1]
+    ranks = np.arange(width)
+    change = np.where(ranks < missing[:, None], 1, 0) - np.where(ranks >= width + missing[:, None], 1, 0)
+    whole[np.arange(len(whole))[:, None], order] += change
 
 
 def recut_rows(whole: Units, labels: Labels, units: int) -> Units:

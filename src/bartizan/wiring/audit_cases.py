@@ -32,7 +32,7 @@ from bartizan.wiring.auditing import (
     reader,
     record_act,
     settings_of,
-    show,
+    show_newest,
     witnesses_of,
 )
 from bartizan.wiring.workspace import Workspace
@@ -184,7 +184,7 @@ def verify(workspace: Workspace, extra: Sequence[Witness] = ()) -> Report:
             seen = [item for witness in witnesses for item in witness.seen()]
             seen += _stated(workspace)
             report = verifying.verify(reading, origin(workspace), keys_of(workspace), seen)
-        problems = [*report.problems, *_asked(store, report, witnesses)]
+        problems = [*report.problems, *_asked(workspace, store, report, witnesses)]
     return msgspec.structs.replace(report, problems=tuple(problems))
 
 
@@ -200,14 +200,14 @@ def _stated(workspace: Workspace) -> list[Seen]:
     return found
 
 
-def _asked(store: Store, report: Report, witnesses: Sequence[Witness]) -> list[verifying.Problem]:
+def _asked(workspace: Workspace, store: Store, report: Report, witnesses: Sequence[Witness]) -> list[verifying.Problem]:
     """What witnesses say that can only be shown a checkpoint."""
     problems = []
     for witness in witnesses:
         if witness.seen() or not report.note or not report.sound:
             continue
         try:
-            show(store, report.note, [witness])
+            show_newest(workspace, store, [witness])
         except EvidenceError as error:
             problems.append(verifying.Problem(seq=0, what=error.message))
     return problems

@@ -1,4 +1,4 @@
-"""The audit log of a workspace: opened, served from, witnessed, and cut back."""
+"""The audit log of a gateway that runs: recorded into, signed, shown to witnesses and the ledger, and cut back."""
 
 from __future__ import annotations
 
@@ -6,110 +6,49 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from bartizan.core import checkpoint as notes
 from bartizan.core import predicates
-from bartizan.core.digest import Digest, digest_bytes
-from bartizan.core.errors import BartizanError, InputError
+from bartizan.core.digest import Digest
+from bartizan.core.errors import BartizanError, LedgerError, StoreError
 from bartizan.core.statement import make
-from bartizan.core.trust import CHECKPOINT
 from bartizan.core.view import moment
-from bartizan.lifecycle.deploy.gateway.audit import entries, verifying
+from bartizan.lifecycle.deploy.gateway.audit import entries
 from bartizan.lifecycle.deploy.gateway.audit.record import Record
-from bartizan.lifecycle.deploy.gateway.audit.retention import Dropped, retain
+from bartizan.lifecycle.deploy.gateway.audit.retention import Dropped, due, retain
 from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings, check, nanoseconds
 from bartizan.lifecycle.deploy.gateway.audit.store import Store
-from bartizan.lifecycle.deploy.gateway.audit.trail import NO_DIGEST, Trail, rhythm
+from bartizan.lifecycle.deploy.gateway.audit.trail import Trail
 from bartizan.lifecycle.deploy.gateway.audit.tree import Tree
 from bartizan.lifecycle.deploy.gateway.audit.witnesses import Witness
-from bartizan.lifecycle.deploy.gateway.audit.writer import Writer, item
-from bartizan.wiring.workspace import Workspace, load
+from bartizan.lifecycle.deploy.gateway.audit.writer import item
+from bartizan.wiring.audit_opening import (
+    SELDOM,
+    act,
+    configuration_of,
+    keys_of,
+    known_keys,
+    note,
+    open_store,
+    open_writer,
+    opened,
+    origin,
+    reader,
+    record_act,
+    settings_of,
+    witnesses_of,
+)
+from bartizan.wiring.workspace import Workspace
 
 KIND = "audit"
 """Kind of the observations that carry a checkpoint of the audit log."""
+AGAIN_SECONDS = 0.2
+"""Between two looks at a log that moves on."""
 _LOG = logging.getLogger("bartizan.gateway")
-
-
-def origin(workspace: Workspace) -> str:
-    """Name of the audit log in its checkpoints."""
-    return f"{workspace.settings.origin}/audit"
-
-
-def settings_of(workspace: Workspace) -> AuditSettings:
-    """The table ``[audit]`` of the document ``gateway``; the defaults when there is none.
-
-    Raises:
-        InputError: it cannot be read or kept to.
-    """
-    try:
-        table = msgspec.toml.decode(_document(workspace))
-        return check(msgspec.convert(table.get("audit", {}), AuditSettings))
-    except (ValueError, msgspec.MsgspecError, RecursionError, AttributeError) as error:
-        raise InputError(f"gateway.toml: {error}", remedy="mend the table [audit].") from error
-
-
-def _document(workspace: Workspace) -> bytes:
-    paths: dict[str, Path] = load("bartizan.wiring.declared:declared_paths")(workspace.declaration)
-    path = paths.get("document:gateway")
-    if path is None:
-        return b""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}", remedy="put the gateway's configuration back.") from error
-
-
-def _configuration(workspace: Workspace) -> Digest:
-    """Digest of the gateway's configuration; empty when there is none."""
-    document = _document(workspace)
-    return digest_bytes(document) if document else NO_DIGEST
-
-
-def open_store(workspace: Workspace, *, serving: bool = False) -> Store:
-    """The audit log's database."""
-    store: Store = load("bartizan.stores.audit:open_audit")(workspace.settings.location("audit"), serving=serving)
-    return store
-
-
-def keys_of(workspace: Workspace) -> verifying.Keys:
-    """Who might sign checkpoints at a time, by the trust document of the ledger."""
-    with workspace.view() as view:
-        trust = view.trust
-    return lambda at_ms: trust.keys_for(CHECKPOINT, moment(at_ms))
-
-
-def _writer(workspace: Workspace, store: Store, settings: AuditSettings) -> Writer:
-    keys = keys_of(workspace)
-    with store.reading() as reading:
-        newest = reading.newest_note()
-    known: Mapping[str, str] = {}
-    if newest is not None:
-        known = keys(notes.parse(newest[1])[0].received_ms)
-    return Writer(store, workspace.service, origin(workspace), known=known, rhythm=rhythm(settings))
-
-
-def witnesses_of(workspace: Workspace, settings: AuditSettings) -> list[Witness]:
-    """The witnesses of the settings; relative paths start from the folder of bartizan.toml."""
-    return [_witness(workspace, place) for place in settings.witness]
-
-
-def _witness(workspace: Workspace, place: str) -> Witness:
-    made: Witness
-    if place.startswith(("https://", "http://")):
-        made = load("bartizan.adapters.witness:remote_witness")(place)
-    else:
-        path = workspace.folder / place.removeprefix("file://")
-        made = load("bartizan.stores.audit.witnessed:FileWitness")(path)
-    return made
 
 
 class Recording:
@@ -132,22 +71,49 @@ class Recording:
         self._workspace, self._settings = workspace, check(settings)
         self._store = open_store(workspace, serving=True)
         try:
-            self._writer = _writer(workspace, self._store, settings)
+            self._writer = open_writer(workspace, self._store, settings)
             self._witnesses = witnesses_of(workspace, settings)
             self._writer.write([item(act("gateway.start", configuration=configuration))], sign=True)
-            show(self._store, self._writer.note, self._witnesses)
+            self.trouble = self._first_shown()
+            """What a witness or the ledger has against the log, or why they cannot be asked; empty when nothing."""
+            self._acts = open_writer(workspace, self._store, settings, SELDOM)
             secrets = Secrets(self._store, settings)
             self.log = Trail(self._writer, secrets, settings, configuration=configuration, mask=mask)
         except BaseException:
             self._store.close()
             raise
-        self.trouble = ""
-        """What a witness or the ledger has against the log; empty when nothing."""
-        self._configuration = configuration
-        self._shown_size, self._stated_at = self._writer.size, 0.0
+        self._acting = threading.Lock()
+        self._shown_size, self._stated_at = -1 if self.trouble else self._writer.size, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beside, name="audit-witness", daemon=True)
         self._thread.start()
+
+    def _first_shown(self) -> str:
+        """Show the log as it is now; a witness that cannot be reached is no reason not to start, one that objects is.
+
+        Raises:
+            LedgerError: a witness has seen a log that this one does not extend.
+        """
+        try:
+            show_newest(self._workspace, self._store, self._witnesses)
+        except StoreError as error:
+            _LOG.error("the audit log is not witnessed: %s", error.message)
+            return error.message
+        return ""
+
+    def note(self, record: Record) -> None:
+        """Put an act into the log, durably; from any thread (a switch of the model or the configuration).
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        with self._acting:
+            self._acts.write([item(record)])
+
+    @property
+    def _configuration(self) -> Digest:
+        """The one in force, as far as requests have shown."""
+        return self.log.configuration
 
     def _beside(self) -> None:
         """Show checkpoints to witnesses and to the ledger, until the log is closed; again and again if need be."""
@@ -162,20 +128,34 @@ class Recording:
     def _once(self, *, last: bool) -> None:
         note = self._writer.note
         try:
-            if note and notes.parse(note)[0].size != self._shown_size:
-                show(self._store, note, self._witnesses)
-                self._shown_size = notes.parse(note)[0].size
+            if note and notes.parse(note)[0].size > self._shown_size:
+                self._shown_size, _ = show_newest(self._workspace, self._store, self._witnesses)
             if last or time.monotonic() - self._stated_at >= self._settings.ledger_seconds:
+                self._retain()
                 state(self._workspace, note, self._settings, self._configuration, trouble=self.trouble)
                 self._stated_at = time.monotonic()
             self.trouble = ""
+        except LedgerError as error:
+            self.log.bar(error.message)
+            self._complain(error.message)
         except BartizanError as error:
-            if error.message != self.trouble:
-                _LOG.error("the audit log is not witnessed: %s", error.message)
-            self.trouble = error.message
+            self._complain(error.message)
         except Exception:  # noqa: BLE001 - the thread must live
             _LOG.exception("the audit log is not witnessed")
             self.trouble = "the witnesses could not be asked"
+
+    def _retain(self) -> None:
+        """Drop what was kept long enough, once a day."""
+        with self._store.reading() as reading:
+            wanted = due(reading, self._settings, time.time_ns())
+        if wanted:
+            with self._acting:
+                retain(self._acts, self._settings, caller="gateway")
+
+    def _complain(self, what: str) -> None:
+        if what != self.trouble:
+            _LOG.error("the audit log is not witnessed: %s", what)
+        self.trouble = what
 
     async def close(self) -> None:
         """Record the stop, write and sign everything, show it to the witnesses and to the ledger."""
@@ -187,6 +167,34 @@ class Recording:
         self._stop.set()
         await asyncio.to_thread(self._thread.join)
         self._store.close()
+
+
+def show_newest(workspace: Workspace, store: Store, witnesses: Sequence[Witness]) -> tuple[int, dict[str, str]]:
+    """Show the newest checkpoint in the store; gives its size and the cosignatures.
+
+    Others (replicas, commands) sign and show too: when a witness has seen more than was shown, but the log has moved on
+    meanwhile, that is no objection.
+
+    Raises:
+        StoreError: a witness cannot be reached.
+        LedgerError: one has seen a log that this one does not extend, or the checkpoint is not signed by a known key.
+    """
+    last = ""
+    while True:
+        with store.reading() as reading:
+            newest = reading.newest_note()
+        note = newest[1] if newest else ""
+        if not note:
+            return 0, {}
+        size = notes.parse(note)[0].size
+        try:
+            notes.verify(note, {workspace.service.keyid: workspace.service.public_pem, **known_keys(workspace, store)})
+            return size, show(store, note, witnesses)
+        except LedgerError:
+            if note == last:
+                raise
+            last = note
+        time.sleep(AGAIN_SECONDS)
 
 
 def show(store: Store, note: str, witnesses: Sequence[Witness]) -> dict[str, str]:
@@ -242,72 +250,14 @@ def _days(span: str) -> predicates.Metric:
     return predicates.Metric(value=days, low=days, high=days, n=1, unit="days", method="declared")
 
 
-def reader() -> str:
-    """Who runs this command, without a name: the number of the account."""
-    return f"uid:{os.getuid()}"
-
-
-def act(
-    operation: str,
-    *,
-    caller: str = "gateway",
-    reasons: Sequence[str] = (),
-    decision: str = "answered",
-    configuration: Digest = NO_DIGEST,
-    model: str = "",
-    model_digest: Digest = NO_DIGEST,
-    rows: int = 0,
-    at: int = 0,
-) -> Record:
-    """A record of what was no request: an act of administration, a start, a switch, a read of the log."""
-    now = at or time.time_ns()
-    return Record(
-        id=entries.new_id(now),
-        at=now,
-        caller=caller,
-        role="operator" if caller != "gateway" else "gateway",
-        method="local",
-        operation=operation,
-        status=0,
-        decision=decision,
-        reasons=tuple(reason[:1000] for reason in reasons),
-        configuration=configuration,
-        model=model,
-        model_digest=model_digest,
-        rows=rows,
-    )
-
-
-@contextmanager
-def opened(workspace: Workspace) -> Iterator[Store]:
-    """The store of a log that is there.
-
-    Raises:
-        InputError: there is none yet.
-    """
-    location = workspace.settings.location("audit")
-    if "://" not in location and not Path(location).exists():
-        raise InputError(f"there is no audit log at {location}", remedy="`bartizan serve` begins one.")
-    store = open_store(workspace)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def record_act(workspace: Workspace, store: Store, record: Record) -> None:
-    """Put an act into the log, signed at once."""
-    _writer(workspace, store, settings_of(workspace)).write([item(record)], sign=True)
-
-
 def show_now(workspace: Workspace) -> dict[str, str]:
     """Show the newest checkpoint to all witnesses and state it in the ledger; gives cosignatures by place."""
     settings = settings_of(workspace)
     with opened(workspace) as store:
-        writer = _writer(workspace, store, settings)
+        writer = open_writer(workspace, store, settings)
         writer.write([item(act("audit.witness", caller=reader()))], sign=True)
-        cosigned = show(store, writer.note, witnesses_of(workspace, settings))
-        state(workspace, writer.note, settings, _configuration(workspace))
+        _, cosigned = show_newest(workspace, store, witnesses_of(workspace, settings))
+        state(workspace, writer.note, settings, configuration_of(workspace))
     return cosigned
 
 
@@ -315,7 +265,7 @@ def cut_back(workspace: Workspace) -> Dropped:
     """Drop and destroy what is kept long enough; what is dropped is said in the log first."""
     settings = settings_of(workspace)
     with opened(workspace) as store:
-        return retain(_writer(workspace, store, settings), settings, caller=reader())
+        return retain(open_writer(workspace, store, settings), settings, caller=reader())
 
 
 __all__ = [
@@ -324,6 +274,7 @@ __all__ = [
     "act",
     "cut_back",
     "keys_of",
+    "note",
     "open_store",
     "opened",
     "origin",
@@ -331,6 +282,7 @@ __all__ = [
     "record_act",
     "settings_of",
     "show",
+    "show_newest",
     "show_now",
     "state",
     "witnesses_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -34,9 +35,11 @@ from bartizan.lifecycle.deploy.gateway.policy import DETAIL, Attributes, PolicyS
 from bartizan.lifecycle.deploy.gateway.signed_input import SignedInput
 from bartizan.lifecycle.deploy.gateway.state import SharedState
 from bartizan.targets.detail import KINDS
+from bartizan.wiring.auditing import note
 from bartizan.wiring.workspace import Workspace, load
 
 MOST_SECRET = 4096
+_LOG = logging.getLogger("bartizan.gateway")
 SEAL_FILE = "gateway.seal"
 """In the key folder: seals the seeds of one-time codes, which lie in the store of keys."""
 
@@ -76,6 +79,7 @@ def add(workspace: Workspace, wanted: KeyWanted) -> Made:
     secret, key = mint(wanted, _now(workspace))
     with store(workspace) as keys:
         keys.add(key)
+    note(workspace, "admin.key.add", f"key:{key.id} in the role {key.role}")
     return Made(secret=secret, key=key)
 
 
@@ -90,6 +94,7 @@ def rotate(workspace: Workspace, key: str, *, days: int, overlap: int = OVERLAP_
         old = find(keys, key)
         secret, new = rotated(old, days, now)
         keys.replace(old.id, min(old.expires_at - 1, int(now) + overlap), new)
+    note(workspace, "admin.key.rotate", f"key:{old.id} by key:{new.id}")
     return Made(secret=secret, key=new)
 
 
@@ -103,6 +108,7 @@ def revoke(workspace: Workspace, key: str) -> ApiKey:
         old = find(keys, key)
         if not keys.revoke(old.id, int(_now(workspace))):
             raise InputError(f"the key {old.id} was revoked before", remedy="see `bartizan gateway key list`.")
+    note(workspace, "admin.key.revoke", f"key:{old.id}")
     return old
 
 
@@ -133,6 +139,7 @@ def enrol(workspace: Workspace, key: str) -> str:
             raise InputError(f"the key {found.id} has ended", remedy="see `bartizan gateway key list`.")
         caller = f"key:{found.caller}"
         keys.seal(found.id, seal_of(workspace, make=True).close(seed, caller))
+    note(workspace, "admin.key.enrol", f"key:{found.id}")
     return enrolment(seed, found.id, f"bartizan {name}")
 
 
@@ -189,7 +196,7 @@ class Identity:
         *,
         anonymous: bool,
         policy: PolicySettings | None = None,
-        changed: Callable[[tuple[Change, ...]], None] = lambda _: None,
+        changed: Callable[[tuple[Change, ...]], None] | None = None,
     ) -> None:
         """Open what is needed.
 
@@ -203,15 +210,18 @@ class Identity:
         if settings.keys is not None:
             self._store, self.keys = open_store(workspace), ApiKeys(settings.keys)
             seconds = settings.keys.poll
-            self.watch = KeyWatch(self._store, self.keys, self._clock, seconds=seconds, state=state, changed=changed)
+            self.watch = KeyWatch(
+                self._store, self.keys, self._clock, seconds=seconds, state=state, changed=changed or _log
+            )
         self.tokens = _tokens(settings)
         self.passes = Passes(settings.passes) if settings.passes is not None else None
         certificates = settings.certificates
         self.certificates = Certificates(certificates, settings.remembered) if certificates is not None else None
-        self.proxies = Proxies(certificates) if certificates is not None and certificates.proxies else None
+        proxies = Proxies(certificates) if certificates is not None and certificates.proxies else None
         self.chain = Chain(
             [each for each in (self.keys, self.tokens, self.passes, self.certificates) if each is not None],
             anonymous=anonymous,
+            proxies=proxies,
         )
         self.signatures: SignedInput | None = None
         if settings.signing is not None:
@@ -220,7 +230,7 @@ class Identity:
             self.signatures = SignedInput(settings.signing, secret, started=started, state=state)
         self.factors = SecondFactors(
             self.keys.seeds if self.keys is not None else lambda _: (),
-            _seal(workspace),
+            lambda: _seal(workspace),
             state,
             lasts=float((policy or PolicySettings()).confirmed),
         )
@@ -242,6 +252,12 @@ class Identity:
             self._store.close()
 
 
+def _log(changes: tuple[Change, ...]) -> None:
+    """What became of keys, whoever did it: by a command, or by hand in the store."""
+    for change in changes:
+        _LOG.info("key %s in the role %s: %s", change.key, change.role, change.kind)
+
+
 def _tokens(settings: IdentitySettings) -> Tokens | None:
     if not settings.issuer:
         return None
@@ -253,7 +269,7 @@ def _tokens(settings: IdentitySettings) -> Tokens | None:
 
 
 def _seal(workspace: Workspace) -> Seal | None:
-    """Without a seal no one-time code counts; one that cannot be read is no reason to be less strict."""
+    """Read when it is needed: codes may be enrolled while the gateway runs. Without a seal none counts."""
     if not (workspace.settings.path("keys") / SEAL_FILE).exists():
         return None
     return seal_of(workspace)

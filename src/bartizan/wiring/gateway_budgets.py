@@ -18,6 +18,7 @@ from bartizan.lifecycle.deploy.gateway.budgets.settings import BudgetSettings
 from bartizan.lifecycle.deploy.gateway.state import SharedState
 from bartizan.lifecycle.plan import Job
 from bartizan.lifecycle.runner import Listener
+from bartizan.targets.tailored import DETAILS, LABELS
 from bartizan.wiring.attacking import Desk, clean_models, with_budget
 from bartizan.wiring.notice import choose
 from bartizan.wiring.services import CheckServices
@@ -85,7 +86,13 @@ def _with_state(workspace: Workspace, work: Callable[[SharedState], Awaitable[T]
 
 
 def derive(
-    workspace: Workspace, listener: Listener, *, model: str = "", fidelity: float, queries: int | None = None
+    workspace: Workspace,
+    listener: Listener,
+    *,
+    fidelity: float,
+    model: str = "",
+    queries: int | None = None,
+    labels_only: bool = False,
 ) -> Proposal:
     """Derive budgets of a declared model from attacks that are run now. Recorded nowhere.
 
@@ -95,7 +102,7 @@ def derive(
     """
     system = with_budget(workspace.system(), queries)
     subject = choose(system, model)
-    check = ExtractionBudgetCheck(fidelity)
+    check = ExtractionBudgetCheck(fidelity, (LABELS,) if labels_only else DETAILS)
     if reason := check.why_not(system):
         raise InputError(reason, remedy="see `bartizan attack --list` for what applies.")
     outcome = _tried(workspace, listener, system, check, subject)

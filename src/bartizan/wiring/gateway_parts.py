@@ -30,15 +30,22 @@ from bartizan.lifecycle.deploy.gateway.policy import Attributes, Policy
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, ROUTES
 from bartizan.lifecycle.deploy.gateway.state import SharedState
 from bartizan.lifecycle.deploy.gateway.tailoring import Tailoring
+from bartizan.lifecycle.deploy.gateway.telemetry.counters import Counters
+from bartizan.lifecycle.deploy.gateway.telemetry.port import Telemetry
 from bartizan.redteam.family import Material as Declared
 from bartizan.wiring.auditing import Recording
 from bartizan.wiring.gatekeys import Identity, attributes_of
+from bartizan.wiring.gateway_telemetry import telemetry_of
 from bartizan.wiring.results import read_report
 from bartizan.wiring.reviewing import casework
 from bartizan.wiring.workspace import Workspace, load
 
 NOISE_KEY = "gateway-noise.key"
 KEY_BYTES = 32
+
+
+class ChangedError(ArtefactError):
+    """Something was exchanged while it was verified: what holds now is found out by verifying again."""
 
 
 class Parts:
@@ -54,6 +61,10 @@ class Parts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recording: Recording | None = None
         self._casework: Casework | None = None
+        self.counters = Counters()
+        self.telemetry = Telemetry(self.counters)
+        self._left: list[Telemetry] = []
+        """Of configurations that were replaced; closed in the end."""
         self.system = workspace.system()
         """As it was verified last."""
 
@@ -123,10 +134,16 @@ class Parts:
             factors=identity.factors,
             pacing=slowing,
             cases=self._cases(configuration, policy, teller),
-            watchers=[each for each in (slowing,) if each is not None],
+            watchers=[each for each in (self._told(configuration), slowing) if each is not None],
         )
         self._replace(identity)
         return front
+
+    def _told(self, configuration: Configuration) -> Telemetry:
+        """Whoever is told of records and of what happens; numbers go on through a change of the configuration."""
+        self._left.append(self.telemetry)
+        self.telemetry = telemetry_of(configuration.telemetry, self.counters, self.workspace.folder)
+        return self.telemetry
 
     def _attributes(self, configuration: Configuration) -> Attributes | None:
         """Policies over attributes, where the configuration names a document with them."""
@@ -161,6 +178,15 @@ class Parts:
             loop.call_soon_threadsafe(self._restart)
         if old is not None:
             old.close()
+
+    def described(self) -> dict[str, Any]:
+        """What the control plane tells of what all models share."""
+        recording = self._recording
+        log: Any = recording.log if recording else None
+        return {
+            "audit": {"trouble": log.trouble if log else "", "waiting": log.waiting if log else 0},
+            "witnesses": {"trouble": recording.trouble if recording else ""},
+        }
 
     # ---- on the event loop
 
@@ -224,6 +250,9 @@ class Parts:
             await asyncio.to_thread(cases.close)
         if recording is not None:
             await recording.close()
+        for each in (*self._left, self.telemetry):
+            await each.close()
+        self._left.clear()
         if identity is not None:
             identity.close()
         state: SharedState | None = self.__dict__.pop("state", None)
@@ -269,7 +298,7 @@ def document_of(system: System, name: str, kind: str = "") -> bytes | None:
     except OSError as error:
         raise ArtefactError(f"{path.name} cannot be read: {error}", remedy="give read access.") from error
     if digest_bytes(data) != document.digest:
-        raise ArtefactError(f"{path.name} changed while it was verified", remedy="wait for the next verification.")
+        raise ChangedError(f"{path.name} changed while it was verified", remedy="wait for the next verification.")
     return data
 
 
@@ -290,4 +319,4 @@ def _made_once(path: Path) -> bytes:
     return key
 
 
-__all__ = ["Parts", "document_of", "reports"]
+__all__ = ["ChangedError", "Parts", "document_of", "reports"]

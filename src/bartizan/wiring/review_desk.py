@@ -23,7 +23,7 @@ from bartizan.redteam.statistics import proportion
 from bartizan.targets.table import read_table
 from bartizan.wiring import auditing
 from bartizan.wiring.deciding import key_for, may_decide
-from bartizan.wiring.reviewing import KIND, masker_of, open_vault, tables
+from bartizan.wiring.reviewing import KIND, decisions, masker_of, open_vault, tables
 from bartizan.wiring.workspace import Workspace
 
 UNMASK = "review.unmask"
@@ -66,6 +66,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     more: int
     verdict: str
+    reviewer: str
     statement: str
     masked: bool
     treatment: str
@@ -152,6 +153,9 @@ class Desk:
         workspace = self._workspace
         signer = workspace.signer(asked.key or key_for(workspace, asked.role))
         may_decide(workspace, signer.keyid, asked.role, KIND)
+        with workspace.view() as seen:
+            owner = seen.trust.principal_of(signer.keyid)
+        reviewer = owner.id if owner else signer.keyid[:12]
         now = workspace.clock()
         expires = deadline(asked.expires, now)
         if expires <= now:
@@ -161,9 +165,11 @@ class Desk:
             self._need_reviewer(kept.case, asked.role)
             said = self._said(kept, asked, expires, now)
             digest = workspace.publish(said, signer)
-            return Settled(at=int(now.timestamp() * 1000), statement=digest, verdict=asked.verdict)
+            return Settled(at=int(now.timestamp() * 1000), statement=digest, verdict=asked.verdict, reviewer=reviewer)
 
-        kept = self._vault.store.settle(asked.case, conclude)
+        before = self._kept(asked.case)
+        withdrawn = before.statement if before.state == "decided" and decisions(workspace)(before.case) is None else ""
+        kept = self._vault.store.settle(asked.case, conclude, again=withdrawn)
         return Decided(case=asked.case, verdict=asked.verdict, envelope=Digest(kept.statement), expires=expires)
 
     def record(self) -> Digest | None:
@@ -260,6 +266,7 @@ class Desk:
             state=kept.state,
             more=kept.more,
             verdict=kept.verdict,
+            reviewer=kept.reviewer,
             statement=kept.statement,
             masked=treatment != "keep",
             treatment=treatment,

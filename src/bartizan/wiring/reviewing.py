@@ -72,34 +72,38 @@ def casework(
         Reviews(review, vault, seed=seed),
         vault,
         clock=lambda: workspace.clock().timestamp(),
+        ends=own.close,
     )
 
 
 def decisions(workspace: Workspace) -> Decisions:
     """Finds the first decision about a case that counts now: signed by a person who may, and not withdrawn."""
 
-    def ruled(case: Case) -> Ruled | None:
+    def decided(case: Case) -> Ruled | None:
         with workspace.view() as seen:
             for item in workspace.evidence(seen, [case.digest], {}):
                 if item.holds and item.kind == KIND and item.statement is not None:
                     said: predicates.Decision = item.statement.read()
-                    if said.details.get("case") == case.id and "verdict" in said.details:
-                        return _ruled(said, item.received_at)
+                    ruled = _ruled(said, item.received_at) if said.details.get("case") == case.id else None
+                    if ruled is not None:
+                        return ruled
         return None
 
-    return ruled
+    return decided
 
 
-def _ruled(said: predicates.Decision, received_at: datetime) -> Ruled:
-    return msgspec.convert(
-        {
-            "verdict": said.details["verdict"],
-            "role": said.role,
-            "at": int(received_at.timestamp() * 1000),
-            "labels": said.details.get("labels", {}),
-        },
-        Ruled,
-    )
+def _ruled(said: predicates.Decision, received_at: datetime) -> Ruled | None:
+    """What a decision says of its case; None where it says nothing, as one that somebody looked beneath the mask."""
+    plain = {
+        "verdict": said.details.get("verdict"),
+        "role": said.role,
+        "at": int(received_at.timestamp() * 1000),
+        "labels": said.details.get("labels", {}),
+    }
+    try:
+        return msgspec.convert(plain, Ruled)
+    except msgspec.ValidationError:
+        return None
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):

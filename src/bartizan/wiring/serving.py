@@ -7,6 +7,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,8 @@ from bartizan.core.evidence import Evidence, Withdrawals, Withdrawn, withdrawals
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact, System
 from bartizan.core.trust import Trust
+from bartizan.lifecycle.deploy.gateway.administration import ROUTES as ADMIN_ROUTES
+from bartizan.lifecycle.deploy.gateway.administration import Administration
 from bartizan.lifecycle.deploy.gateway.admission import UNHEARD, Admission, Case, Told, admit, refusal
 from bartizan.lifecycle.deploy.gateway.answering import Desk
 from bartizan.lifecycle.deploy.gateway.application import Application
@@ -30,6 +33,7 @@ from bartizan.lifecycle.deploy.gateway.configuration import read as read_configu
 from bartizan.lifecycle.deploy.gateway.explaining import Usual, explained
 from bartizan.lifecycle.deploy.gateway.passes import Grants, Holder, Pass, write
 from bartizan.lifecycle.deploy.gateway.protocol import MAX_BODY_BYTES, Description
+from bartizan.lifecycle.deploy.gateway.routes import Table
 from bartizan.lifecycle.deploy.gateway.schedule import (
     Door,
     Remembered,
@@ -47,19 +51,31 @@ from bartizan.redteam.check import material_of
 from bartizan.redteam.family import Material
 from bartizan.targets.explanation import usual_row
 from bartizan.wiring.assure import Situation, gate_of, situation
+from bartizan.wiring.backstage import Behind
 from bartizan.wiring.deciding import key_for
-from bartizan.wiring.gateway_parts import Parts, document_of, reports
+from bartizan.wiring.gateway_parts import ChangedError, Parts, document_of, reports
 from bartizan.wiring.hosting import Opened, check_classes, open_model
 from bartizan.wiring.workspace import Workspace, load
 
 KIND = "verify"
 """Kind of the observations that verification leaves."""
 MOST_SECONDS = 24 * 3600
+ATTEMPTS = 3
+"""Times that a verification begins again because something was exchanged meanwhile."""
 MAX_CONNECTIONS = 256
 KEEP_ALIVE_SECONDS = 5
 GRACEFUL_SECONDS = 10
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 _SPAN = re.compile(r"([1-9][0-9]{0,4})(s|min|h)")
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Files for TLS, PEM."""
+
+    certificate: str
+    key: str
+    clients: str = ""
+    """Authorities whose client certificates are asked for; empty: none is asked for."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +89,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """0 takes a free one."""
     recheck: str
     """``60s``, ``5min``, ``1h``."""
+    admin_port: int | None = None
+    """Of the control plane, on loopback unless ``admin_host`` says otherwise; None: there is none."""
+    admin_host: str = "127.0.0.1"
+    tls: Tls | None = None
 
 
 def seconds_of(text: str, what: str = "time between verifications") -> float:
@@ -109,6 +129,9 @@ class LedgerWorks:
     def examine(self) -> Admission:
         """See ``Works.examine``."""
         try:
+            for _ in range(ATTEMPTS):
+                with contextlib.suppress(ChangedError):
+                    return self._examine()
             return self._examine()
         except Exception as error:  # noqa: BLE001 - whatever hinders verification, nothing is admitted
             at = max(self._workspace.clock(), self._last.at) if self._last else self._workspace.clock()
@@ -372,8 +395,10 @@ class Gateway:
         """Roles that are configured."""
         return tuple(self.admissions[0].configuration.roles)
 
-    def serve(self, tell: Callable[[str, int], None]) -> None:
-        """Serve until a signal ends it; ``tell`` is given the address as soon as it is listened on.
+    def serve(self, tell: Callable[[list[tuple[str, int]]], None]) -> None:
+        """Serve until a signal ends it; ``tell`` is given the addresses as soon as they are listened on.
+
+        The first is that of the data plane, the second, if there is one, that of the control plane.
 
         Raises:
             InputError: the server is not installed.
@@ -381,12 +406,23 @@ class Gateway:
         """
         lanes = Lanes({lane.name: lane for _, lane in self._lanes})
         bodies = Bodies(MAX_BODY_BYTES)
-        desk = Desk(lanes, bodies)
-        server = self._server(Application(self._parts.front, desk.handlers(), desk.model_of))
-        with listening(self._wanted.host, self._wanted.port) as listener:
-            tell(*listener.getsockname()[:2])
-            with _ended_by_signals():
-                _runner(self._run(server, listener, lanes, bodies))
+        wanted, stack = self._wanted, contextlib.ExitStack()
+        with stack:
+            desk = Desk(lanes, bodies)
+            data = Application(self._parts.front, desk.handlers(), desk.model_of)
+            served = [(self._server(data, wanted.tls), stack.enter_context(listening(wanted.host, wanted.port)))]
+            if wanted.admin_port is not None:
+                listener = stack.enter_context(listening(wanted.admin_host, wanted.admin_port))
+                served.append((self._server(self._control(lanes, bodies), wanted.tls), listener))
+            tell([listener.getsockname()[:2] for _, listener in served])
+            stack.enter_context(_ended_by_signals())
+            _runner(self._run(served, lanes, bodies))
+
+    def _control(self, lanes: Lanes, bodies: Bodies) -> Application:
+        """The control plane."""
+        behind = Behind(self._parts.workspace, lanes, self._parts.telemetry)
+        desk = Administration(lanes, bodies, behind, self._parts.described)
+        return Application(self._parts.front, desk.handlers(), desk.model_of, Table(ADMIN_ROUTES))
 
     def close(self) -> None:
         """End the processes of models."""
@@ -396,7 +432,7 @@ class Gateway:
                 old.close()
         asyncio.run(self._parts.close())
 
-    async def _run(self, server: Any, listener: socket.socket, lanes: Lanes, bodies: Bodies) -> None:
+    async def _run(self, served: list[tuple[Any, socket.socket]], lanes: Lanes, bodies: Bodies) -> None:
         schedules = [
             Schedule(works, lane.door, seconds=self._seconds, changed=lambda _: lanes.arrange())
             for works, lane in self._lanes
@@ -404,7 +440,7 @@ class Gateway:
         jobs = [each.run() for each in schedules] + [bodies.watch(), self._parts.run()]
         beside = [asyncio.create_task(job) for job in jobs]
         try:
-            await server.serve(sockets=[listener])
+            await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in served))
         finally:
             for task in beside:
                 task.cancel()
@@ -413,7 +449,7 @@ class Gateway:
                 schedule.close()
             await self._parts.close()
 
-    def _server(self, application: Application) -> Any:
+    def _server(self, application: Application, tls: Tls | None) -> Any:
         try:
             config = load("uvicorn:Config")(
                 application,
@@ -430,10 +466,21 @@ class Gateway:
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
+                **_tls(tls),
             )
             return load("uvicorn:Server")(config)
         except ImportError as error:
             raise InputError("the server is not installed", remedy="pip install 'bartizan[serve]'.") from error
+
+
+def _tls(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    files: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    if not tls.clients:
+        return files
+    protocol = load("bartizan.adapters.uvicorn_tls:TlsProtocol")
+    return files | {"ssl_ca_certs": tls.clients, "ssl_cert_reqs": ssl.CERT_OPTIONAL, "http": protocol}
 
 
 def _runner(work: Coroutine[Any, Any, None]) -> None:

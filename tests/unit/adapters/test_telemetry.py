@@ -31,7 +31,7 @@ from bartizan.lifecycle.deploy.gateway.telemetry.events import kind_of, of_recor
 from bartizan.lifecycle.deploy.gateway.telemetry.port import Telemetry
 from bartizan.lifecycle.deploy.gateway.telemetry.rate import Rate
 from bartizan.lifecycle.deploy.gateway.telemetry.settings import TelemetrySettings, WebhookSettings
-from bartizan.wiring.telemetry import telemetry
+from bartizan.wiring.gateway_telemetry import telemetry_of
 from fixtures.upstreams import asgi, bare
 
 SECRET = bytes(range(32))
@@ -457,9 +457,10 @@ def test_what_is_not_declared_is_not_loaded(tmp_path):
     import sys  # noqa: PLC0415
 
     script = (
-        "import sys; from bartizan.wiring.telemetry import telemetry;"
+        "import sys; from pathlib import Path; from bartizan.wiring.gateway_telemetry import telemetry_of;"
+        "from bartizan.lifecycle.deploy.gateway.telemetry.counters import Counters;"
         "from bartizan.lifecycle.deploy.gateway.telemetry.settings import TelemetrySettings;"
-        "telemetry(TelemetrySettings());"
+        "telemetry_of(TelemetrySettings(), Counters(), Path());"
         "print([name for name in ('aiohttp', 'opentelemetry', 'requests') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -472,12 +473,13 @@ def test_everything_together(tmp_path, secret):
 
     async def go(url):
         hook = WebhookSettings(url=url, secret_file=secret, kinds=("refused",))
-        observed = telemetry(TelemetrySettings(events=str(events), webhook=(hook,)))
-        observed.telemetry.observed(record())
-        observed.telemetry.observed(REFUSED)
+        counters = Counters()
+        observed = telemetry_of(TelemetrySettings(events=str(events), webhook=(hook,)), counters, tmp_path)
+        observed.observed(record())
+        observed.observed(REFUSED)
         await asyncio.sleep(0.2)
-        await observed.telemetry.close()
-        return observed.metrics.write()[1]
+        await observed.close()
+        return Exposition(counters).write()[1]
 
     with asgi(receiver) as url:
         body = asyncio.run(go(url))

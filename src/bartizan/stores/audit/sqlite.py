@@ -32,6 +32,14 @@ _PRAGMAS = (
     "cache_size=-16384",
     "wal_autocheckpoint=4000",
 )
+_INSERTS = tuple(
+    (
+        1 << power,
+        f"INSERT INTO record (seq, at, kind, leaf, body) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * (1 << power))}",  # noqa: S608 - our own placeholders
+    )
+    for power in range(7, -1, -1)
+)
+"""Rows at once to the statement that inserts them."""
 _REMEDIES = {
     "SQLITE_BUSY": "another process holds the audit log; end it, or wait.",
     "SQLITE_LOCKED": "another process holds the audit log; end it, or wait.",
@@ -108,7 +116,7 @@ class SqliteAudit:
         with self._writing() as run:
             batch = build(SqlReading(run))
             many = self._connection.executemany
-            many("INSERT INTO record (seq, at, kind, leaf, body) VALUES (?, ?, ?, ?, ?)", batch.rows)
+            _insert(run, batch.rows)
             for block in batch.blocks:
                 many("INSERT OR IGNORE INTO mention VALUES (?, ?)", [(word, block.number) for word in block.terms])
                 run("INSERT OR REPLACE INTO sketch VALUES (?, ?)", (block.number, block.prints))
@@ -187,12 +195,27 @@ class SqliteAudit:
             self._claim = None
 
 
+def _insert(run: Callable[[str, Sequence[Any]], Any], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows in few statements.
+
+    Each statement gives the interpreter's lock away and waits for it again, while the event loop is busy.
+    """
+    start = 0
+    for size, statement in _INSERTS:
+        while len(rows) - start >= size:
+            run(statement, [value for row in rows[start : start + size] for value in row])
+            start += size
+
+
 def _make_private(path: Path) -> None:
     if str(path) in {"", "."} or ":memory:" in str(path):
         raise StoreError("an audit log in memory would keep nothing", remedy="give the path of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+        # One that is there is not opened: closing it again would lose this process the locks that SQLite holds on it
+        # (POSIX fcntl), and another process would take the write-ahead log away from under it.
+        if not os.access(path, os.R_OK | os.W_OK):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     except (OSError, ValueError) as error:
         raise StoreError(f"the audit log {path} cannot be written: {error}", remedy="give a file to write.") from error
 

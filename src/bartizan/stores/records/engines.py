@@ -89,7 +89,10 @@ def _make_private(path: Path) -> None:
     """Create the file, if it is not there, for the eyes of its owner; SQLite's side files take its mode over."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+        # One that is there is not opened: closing it again would lose this process the locks that SQLite holds on it
+        # (POSIX fcntl), and another process would take the write-ahead log away from under it.
+        if not os.access(path, os.R_OK | os.W_OK):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(

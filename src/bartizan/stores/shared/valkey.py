@@ -82,6 +82,8 @@ class ValkeyState:
         self._meeting = asyncio.Lock()
         self._name = secrets.token_bytes(TOPIC_BYTES)
         self._heard: dict[bytes, list[Callable[[bytes], None]]] = {}
+        self._hearing: tuple[bytes, ...] = ()
+        """Topics that the listener hears."""
         self._listener: asyncio.Task[None] | None = None
 
     # ---- allowances
@@ -163,28 +165,30 @@ class ValkeyState:
 
     async def publish(self, topic: str, news: bytes) -> None:
         """See ``SharedState``."""
-        self._listen()
         await self._asked(lambda: self._client.publish(f"{PREFIX}news:{topic}", self._name + news))
 
     def subscribe(self, topic: str, heard: Callable[[bytes], None]) -> None:
         """See ``SharedState``."""
         self._heard.setdefault(f"{PREFIX}news:{topic}".encode(), []).append(heard)
-        if self._listener is not None:
-            self._listener.cancel()
-            self._listener = None
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # another thread has no loop; the next call listens
             self._listen()
 
     def _listen(self) -> None:
-        if self._heard and (self._listener is None or self._listener.done()):
-            self._listener = asyncio.get_running_loop().create_task(self._hear())
+        """Hear everything that is subscribed to by now."""
+        loop, topics, listener = asyncio.get_running_loop(), tuple(self._heard), self._listener
+        if not topics or (listener is not None and not listener.done() and topics == self._hearing):
+            return
+        if listener is not None:
+            listener.cancel()
+        self._hearing = topics
+        self._listener = loop.create_task(self._hear(topics))
 
-    async def _hear(self) -> None:
+    async def _hear(self, topics: tuple[bytes, ...]) -> None:
         """Hear news for ever, through failures of the server."""
         while True:
             with contextlib.suppress(ValkeyError, OSError):
                 async with self._client.pubsub() as heard:
-                    await heard.subscribe(*self._heard)
+                    await heard.subscribe(*topics)
                     while True:
                         message = await heard.get_message(ignore_subscribe_messages=True, timeout=SECONDS)
                         if message is not None:
@@ -221,8 +225,6 @@ class ValkeyState:
             moment = await self._asked(self._client.time)
             self._met = (moment[0] * MILLION + moment[1], self._steady())
             self._born = bytes(born or b"")
-            with contextlib.suppress(RuntimeError):
-                self._listen()
 
     async def _asked(self, call: _Calls) -> Any:
         """What the server answers, in bounded time.
@@ -230,6 +232,7 @@ class ValkeyState:
         Raises:
             StoreError: it does not.
         """
+        self._listen()
         with _explained():
             async with asyncio.timeout(2 * self._seconds):
                 return await call()

@@ -370,7 +370,7 @@ def test_routes(serving, method, path, status):
         ({"content-type": "text/plain"}, (BODY,), 415),
         ({"content-encoding": "gzip"}, (BODY,), 415),
         ({"inference-header-content-length": "3"}, (BODY,), 400),
-        ({"content-type": "application/octet-stream"}, (BODY,), 415),
+        ({"content-type": "application/octet-stream"}, (BODY,), 200),
         ({}, (b" " * (MAX_BODY_BYTES // 2 + 1),) * 2, 413),
         ({}, (), 400),
         ({}, (b"{",), 400),

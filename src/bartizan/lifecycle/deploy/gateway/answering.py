@@ -100,7 +100,7 @@ class Desk:
         """Ask a model by the Open Inference Protocol."""
         lane = self._lane(call)
         head = call.headers.get(HEAD_LENGTH)
-        body = await self._inquiries.body(call, binary=head is not None)
+        body = await self._inquiries.body(call, binary=True)
         inquiry = await self._inquiries.open(call, lane, body, lambda described: protocol.read(body, head, described))
         outputs = await self._inquiries.told(inquiry)
         if outputs is None:

@@ -85,6 +85,9 @@ def fields(scope: Scope) -> dict[bytes, bytes]:
 ONCE = frozenset(
     {
         b"authorization",
+        b"bartizan-otp",
+        b"client-cert",
+        b"ssl-client-cert",
         b"x-api-key",
         b"content-length",
         b"content-type",

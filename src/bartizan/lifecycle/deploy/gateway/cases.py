@@ -100,6 +100,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     statement: str = ""
     """Digest of the signed decision's envelope."""
     verdict: str = ""
+    reviewer: str = ""
+    """Id of the principal who decided."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +130,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since the epoch."""
     statement: Digest
     verdict: str
+    reviewer: str
 
 
 class CaseStore(Protocol):
@@ -144,8 +147,10 @@ class CaseStore(Protocol):
     ) -> list[Kept]:
         """Cases without their content, the most urgent first."""
 
-    def settle(self, case_id: str, conclude: Callable[[Kept], Settled]) -> Kept:
+    def settle(self, case_id: str, conclude: Callable[[Kept], Settled], *, again: str = "") -> Kept:
         """Decide an open case. ``conclude`` signs; nobody else can decide the same case meanwhile.
+
+        ``again`` is the statement of a decision that does not stand any more: then it is decided anew.
 
         Raises:
             InputError: there is no such case, or it was decided.

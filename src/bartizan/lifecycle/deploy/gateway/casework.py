@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +20,30 @@ from bartizan.lifecycle.deploy.gateway.pipeline import Passage
 from bartizan.lifecycle.deploy.gateway.review import Reviews
 from bartizan.lifecycle.deploy.gateway.vault import Vault
 
+SWEEP_SECONDS = 3_600.0
 MOST_ASKING = 64
 """Callers whose cases are looked at or kept at the same time."""
+_LOG = logging.getLogger("bartizan.gateway")
 
 
 class Casework:
     """Holds and reviews. Used on the event loop; what blocks is done on a thread beside it."""
 
-    def __init__(self, holds: Holds, reviews: Reviews, vault: Vault, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        holds: Holds,
+        reviews: Reviews,
+        vault: Vault,
+        clock: Callable[[], float] = time.time,
+        ends: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ends`` lets go of what decisions are looked up in."""
         self._holds, self._reviews, self._store, self._clock = holds, reviews, vault.store, clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="holds")
         self._asking = 0
+        self._ends = ends
+        self._ended = threading.Event()
+        threading.Thread(target=self._sweeping, name="review-sweep", daemon=True).start()
 
     async def hold(self, asked: Asked, answer: Answer, passage: Passage) -> Mapping[str, Any]:
         """See ``Cases.hold``.
@@ -62,22 +77,32 @@ class Casework:
         return standing
 
     async def sweep(self) -> int:
-        """Erase what has been kept for long enough; call it every hour or so. Gives how many cases were emptied."""
+        """Erase what has been kept for long enough, as is done every hour. Gives how many cases were emptied."""
         erased: int = await self._beside(self._swept)
         return erased
 
     def close(self) -> None:
         """Write what waits, and let go. Blocks."""
+        self._ended.set()
         self._reviews.close()
         self._thread.shutdown(wait=True)
         self._store.close()
+        self._ends()
+
+    def _sweeping(self) -> None:
+        """Erase every hour, as long as it is open."""
+        while not self._ended.wait(SWEEP_SECONDS):
+            try:
+                self._swept()
+            except BartizanError as error:
+                _LOG.warning("%s", error.message)
 
     def _swept(self) -> int:
         now = int(self._clock() * 1000)
         return self._holds.sweep(now) + self._reviews.sweep(now)
 
     async def _beside(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self._asking >= MOST_ASKING:
+        if self._asking >= MOST_ASKING or self._ended.is_set():
             raise RequestError(503, FULL, headers={"retry-after": "1"}, reason="too many cases at once")
         self._asking += 1
         try:

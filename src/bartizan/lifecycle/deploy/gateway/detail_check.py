@@ -25,7 +25,7 @@ from bartizan.lifecycle.deploy.gateway.roles import covered
 from bartizan.redteam import details
 from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.check import check_target, described, material_of, offered, stream
-from bartizan.redteam.details import LADDER, Gain
+from bartizan.redteam.details import EACH_KIND, Gain
 from bartizan.redteam.family import Material
 from bartizan.redteam.usefulness import Use, usefulness
 from bartizan.targets.detail import Detail, keys_of
@@ -104,7 +104,7 @@ class DetailCheck:
 
 def shown(exposure: Exposure) -> tuple[Detail, ...]:
     """The details that the declared interface may have."""
-    return tuple(detail for detail in LADDER if covered(detail, exposure.output))
+    return tuple(detail for detail in EACH_KIND if covered(detail, exposure.output))
 
 
 def bounded(material: Material) -> Material:

@@ -152,7 +152,8 @@ class Holds:
 
     def _state(self, kept: Kept, now: int) -> tuple[str, Answer | None, Content | None]:
         """The state, and what is answered now; a decision counts when it came before the deadline."""
-        ruled = self._decisions(kept.case)
+        # Until the store says that it was decided, or its time is over, there is nothing to look up: waiting is cheap.
+        ruled = self._decisions(kept.case) if kept.state == "decided" or now > kept.case.due else None
         if ruled is not None and (ruled.role not in self.settings.reviewers or ruled.at > kept.case.due):
             ruled = None
         if ruled is None and now <= kept.case.due:
@@ -165,7 +166,10 @@ class Holds:
             return "expired", None, None
         if ruled is None:
             return self._default(answer, content)
-        return "answered", _changed(answer, ruled.labels, content.classes), content
+        try:
+            return "answered", _changed(answer, ruled.labels, content.classes), content
+        except (ValueError, IndexError):
+            return "refused", None, None  # it was changed into something that cannot be
 
     def _default(self, answer: Answer, content: Content) -> tuple[str, Answer | None, Content | None]:
         match self.settings.default:
@@ -183,6 +187,8 @@ def _changed(answer: Answer, labels: Mapping[str, str], classes: tuple[str, ...]
         return answer
     changed = np.array(answer.labels, np.int64)
     for row, name in labels.items():
+        if not row.isdecimal():
+            raise ValueError(row)
         changed[int(row)] = classes.index(name)
     return Answer(changed, None, "review")
 

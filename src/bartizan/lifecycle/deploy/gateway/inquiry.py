@@ -65,10 +65,9 @@ class Inquiries:
         kind = call.headers.get(b"content-type", b"")
         if kind != asgi.JSON:
             kind = kind.partition(b";")[0].strip().lower()
-            if kind != asgi.JSON and not (binary and kind == asgi.BINARY):
-                raise RequestError(
-                    415, "requests are application/json, or binary tensors with the length of their head"
-                )
+            # clients of Triton leave it out, or say octets, also where all of it is JSON
+            if kind != asgi.JSON and not (binary and kind in {b"", asgi.BINARY}):
+                raise RequestError(415, "requests are application/json, or tensors with the length of their head")
         if b"content-encoding" in call.headers and call.headers[b"content-encoding"].lower() != b"identity":
             raise RequestError(415, "compressed requests are not taken")
         body = await self._bodies.read(call.receive)

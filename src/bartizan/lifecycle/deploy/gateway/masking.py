@@ -45,6 +45,7 @@ _ACCOUNT = re.compile(r"[A-Za-z]{2}[0-9]{2}(?: ?[A-Za-z0-9]){11,30}+")
 _MACHINE = re.compile(r"[0-9A-Fa-f:.]{3,45}+")
 _TOKEN = re.compile(r"(?=[0-9A-Za-z]{0,16}[0-9])[0-9A-Za-z]{8,17}+(?![0-9A-Za-z])")
 _RUN = re.compile(r"[+(]{0,2}[0-9](?:[ ./()-]{0,2}[0-9]){5,39}+")
+_DECIMAL = re.compile(r"[0-9]{1,3}\.[0-9]{4,}")
 _GROUP = re.compile(r"[0-9]+")
 MOST_GROUPS = 8
 """Groups of digits that one number is written in."""
@@ -186,6 +187,8 @@ class Masker:
                 for many in range(min(MOST_GROUPS, len(groups) - at), 0, -1):
                     start, end = groups[at][0], groups[at + many - 1][1]
                     start = _lead(match[0], start, end)
+                    if _is_fraction(match[0], start):
+                        break
                     if not LEAST_DIGITS <= sum(group[1] - group[0] for group in groups[at : at + many]) <= MOST_DIGITS:
                         continue
                     trials += 1
@@ -197,10 +200,13 @@ class Masker:
                 at += taken
 
     def _number(self, written: str) -> str:
-        """What a number is; empty for none that identifies anybody."""
+        """What a number is; empty for none that identifies anybody, such as a measured one."""
+        signs = {letter for letter in written if letter in " ./-"}
+        if _DECIMAL.fullmatch(written) or ("." in signs and len(signs) > 1 and not written.startswith("+")):
+            return ""
         digits = "".join(letter for letter in written if letter.isdigit())
-        if len(digits) >= 13 and self._luhn.is_valid(digits):  # noqa: PLR2004 - cards have 13 to 19 digits
-            return "card"
+        if len(digits) >= 13 and digits[0] in "23456" and "." not in signs and self._luhn.is_valid(digits):  # noqa: PLR2004
+            return "card"  # they have 13 to 19 digits (ISO/IEC 7812)
         if len(digits) >= LEAST_IDENTIFIER and not written.startswith("+") and self._is_identifier(written):
             return "identifier"
         return "phone" if self._is_phone(written) else ""
@@ -218,6 +224,11 @@ class Masker:
             if self._phones.is_valid_number(number):
                 return True
         return False
+
+
+def _is_fraction(run: str, start: int) -> bool:
+    """Whether what begins here stands behind the point of a number: ``0.4111...``."""
+    return start > 1 and run[start - 1] == "." and run[start - 2].isdigit()
 
 
 def _lead(run: str, start: int, end: int) -> int:

@@ -152,7 +152,7 @@ def _outcome(
         result="FAILED" if failed else "PASSED",
         passed_tests=tuple(passed),
         failed_tests=tuple(failed),
-        summary=_summary(subject.name, report, numbers),
+        summary=" ".join([_summary(subject.name, report, numbers), *(f"Failed: {each.title}." for each in findings)]),
         coverage="examined",
         findings={Severity.HIGH.value: len(findings)} if findings else {},
     )

@@ -39,7 +39,7 @@ from bartizan.targets.protocol import Target, Targets
 
 CHECK = "gateway.sanitise"
 GUARD = "sanitise"
-IMAGES = (("bit-depth:3",), ("median:3",), ("average:3",), ("jpeg:75",), ("jpeg:30",))
+IMAGES = (("bit-depth:4",), ("median:3",), ("average:3",), ("jpeg:75",), ("jpeg:30",))
 CLIP = ("clip",)
 TABLES = (CLIP, ("quantise:64",), ("quantise:16",))
 """Transforms that are measured one by one beside the configured chains."""

@@ -82,7 +82,7 @@ class Works(Protocol):
         """Open what was just admitted. Raises BartizanError."""
 
     def confirm(self, admission: Admission) -> None:
-        """Take over what may change without another model or configuration: who holds which keys. Raises BartizanError."""
+        """Take over what may change while the model stays: who holds which keys. Raises BartizanError."""
 
     def record(self, admission: Admission) -> None:
         """Leave an observation in the ledger if one is due. Raises BartizanError."""
@@ -98,7 +98,7 @@ class Door:
         self._served: Served | None = None
         self.wake = asyncio.Event()
         """Set to have everything verified soon: something went wrong meanwhile."""
-        self._trouble = ""
+        self._trouble = self._withdrawn = ""
         self.last: Description | None = None
         """What was in service last, and may be again."""
 
@@ -110,6 +110,8 @@ class Door:
     @property
     def reason(self) -> str:
         """Why nothing is served; empty when something is."""
+        if self._withdrawn:
+            return self._withdrawn
         if self._served is None:
             return self.admission.reason or self._trouble or "it is being opened"
         if self._trouble:
@@ -143,6 +145,20 @@ class Door:
     def confirm(self, admission: Admission) -> None:
         """What is served was verified again; trouble that it made meanwhile stays."""
         self.admission, self._verified_at = admission, self._clock()
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names of the guards of what is in service."""
+        return self._served.pipeline.guards if self._served else ()
+
+    def withdraw(self, reason: str) -> None:
+        """Somebody takes the model out of service. Verification does not bring it back."""
+        self._withdrawn = reason
+
+    def restore(self) -> None:
+        """Whoever withdrew it puts it back; it is verified anew soon."""
+        self._withdrawn = ""
+        self.wake.set()
 
     def take_out(self, served: Served, trouble: str) -> None:
         """The model failed while it answered: shut, and verify and open it anew."""

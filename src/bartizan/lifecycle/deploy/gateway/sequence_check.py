@@ -105,10 +105,10 @@ class SequenceCheck:
         targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
         with targets.open(system, subject) as target:
             check_target(target, HopSkipJump(), material)
-            learnt, natural = _learnt(target, material)
+            learnt, natural = _learnt(target, material, keeps=_may_keep(system, material.model.trained_on))
             expected = {
                 role: learn_stream(
-                    learnt, learnt.limit(settings.near, settings.memory), [_frames(system, target, material, name)]
+                    learnt, learnt.limit(settings.near), settings.memory, [_frames(system, target, material, name)]
                 )
                 for role, name in settings.streams.items()
             }
@@ -129,7 +129,13 @@ def _halves(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return first, second
 
 
-def _learnt(target: Target, material: Material) -> tuple[Reference, NDArray[np.int64]]:
+def _may_keep(system: System, name: str) -> bool:
+    """Whether digests of records may stand in a report: with them, whoever reads it can tell who was among them."""
+    part = system.dataset_part(name)
+    return not part.personal_data and part.sensitivity in {"public", "internal"}
+
+
+def _learnt(target: Target, material: Material, *, keeps: bool) -> tuple[Reference, NDArray[np.int64]]:
     """What one half shows, and the places of the other."""
     first, second = _halves(material)
     rows = material.evaluation.rows[first]
@@ -139,7 +145,7 @@ def _learnt(target: Target, material: Material) -> tuple[Reference, NDArray[np.i
         shape=material.shape,
         value_range=(float(np.min(material.space.low)), float(np.max(material.space.high))) if image else None,
         scores=target.scores(rows) if Access.SCORES in target.offers else None,
-        trained_on=material.training.rows,
+        trained_on=material.training.rows if keeps else None,
         seed=material.settings.seed,
     )
     return reference, second

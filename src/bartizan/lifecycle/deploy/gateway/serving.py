@@ -59,6 +59,10 @@ class Lanes:
         bare = version.removeprefix("sha256:")
         return next((lane for lane in lanes if bare in {lane.door.digest, lane.settings.version} - {""}), None)
 
+    def named(self, name: str) -> Lane | None:
+        """The declared model of that name, whatever clients call it."""
+        return self._lanes.get(name)
+
     def versions(self, name: str) -> list[str]:
         """Digests of every version that can be asked for."""
         return [lane.door.digest for lane in self._known.get(name, ()) if lane.door.digest]

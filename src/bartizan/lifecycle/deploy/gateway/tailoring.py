@@ -46,6 +46,7 @@ class Tailoring:
             raise InputError(f"the key of the noise has {LEAST_KEY} to {MOST_KEY} bytes, not {len(key)}")
         self._classes, self._key = classes, key
         self._labels: dict[str, tuple[Names, list[dict[str, Output]]]] = {}
+        self._bits: dict[tuple[object, ...], int] = {}
 
     def tell(self, answer: Answer, asked: Asked, role: Role, *, coarse: bool = False) -> Outputs:
         """The outputs by name; with ``coarse`` the label alone.
@@ -72,7 +73,7 @@ class Tailoring:
     def _one(self, given: Outputs, scores: list[float], label: int, asked: Asked, role: Role) -> Outputs:
         """One row, without arrays: a call of NumPy costs as much as all of this."""
         # What is no number compares as false, and is told as little as what does not fit.
-        if not scores[label] >= max(scores):
+        if not scores[label] >= max(scores) or math.isnan(sum(scores)):
             return given
         names, kind = self._classes[asked.model], role.detail
         if kind == "scores":
@@ -81,7 +82,11 @@ class Tailoring:
             order = sorted(range(len(scores)), key=lambda place: (place != label, -scores[place]))
             count = max(1, min(role.k, len(names) - 1))
             return {**given, "top": _top([label, *sorted(order[1:count])], count, names)}
-        return {**given, **self._formed([told(scores, label, _units(role))], [label], asked, role)}
+        units = _units(role)
+        whole = told(scores, label, units)
+        if kind == "rounded-scores":
+            return {"label": given["label"], "scores": Output("FP64", [share / units for share in whole], len(whole))}
+        return {**given, **self._formed([whole], [label], asked, role)}
 
     def _many(self, given: Outputs, scores: Scores, labels: Labels, asked: Asked, role: Role) -> Outputs:
         if not len(labels) or not consistent(scores, labels):
@@ -128,7 +133,13 @@ class Tailoring:
 
     def bits(self, role: Role, classes: int) -> int:
         """Bits that one row discloses beyond its label: log2 of the answers that can be told apart. See ``Detail``."""
-        return math.ceil(role.shown.bits(classes) - math.log2(classes)) if role.detail != "label" else 0
+        if role.detail == "label":
+            return 0
+        what = (role.detail, role.k, role.decimals, len(role.buckets), role.noise, role.steps, classes)
+        known = self._bits.get(what)
+        if known is None:
+            known = self._bits[what] = math.ceil(role.shown.bits(classes) - math.log2(classes))
+        return known
 
 
 def outputs_of(role: Role, classes: int) -> Outputs:

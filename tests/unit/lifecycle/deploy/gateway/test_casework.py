@@ -84,6 +84,8 @@ class World:
         return asyncio.run(self.work.outcome(case, caller))
 
     def rule(self, case, verdict, *, at=None, role="domain", **labels):
+        with self.store._change() as connection:
+            connection.exec_driver_sql("UPDATE review_case SET state='decided' WHERE id=?", (case,))
         self.rulings[case] = Ruled(verdict=verdict, role=role, at=int((at or self.now) * 1000), labels=labels)
 
 
@@ -133,6 +135,13 @@ class TestHolds:
         (labels,) = world.outcome(case)["outputs"]
         assert labels["data"] == ["benign", "malignant"]
 
+    @pytest.mark.parametrize("labels", [{"0": "cyst"}, {"1": "benign"}, {"-1": "benign"}, {"x": "benign"}])
+    def test_what_was_changed_into_something_that_cannot_be_is_not_told(self, make, labels):
+        world = make()
+        case = world.hold()["case"]
+        world.rule(case, "change", **labels)
+        assert world.outcome(case)["state"] == "refused"
+
     def test_what_was_rejected_is_never_told(self, make):
         world = make(holds={"default": "answer"})
         case = world.hold()["case"]
@@ -174,6 +183,16 @@ class TestHolds:
         with world.store._change() as connection:
             connection.exec_driver_sql("UPDATE review_case SET state='decided', verdict='confirm', decided=1")
         assert world.outcome(case)["state"] == "waiting"
+
+    def test_a_decision_that_the_store_does_not_know_of_counts_when_the_time_is_over(self, make):
+        world = make()
+        case = world.hold()["case"]
+        world.rule(case, "confirm")
+        with world.store._change() as connection:
+            connection.exec_driver_sql("UPDATE review_case SET state='open'")
+        assert world.outcome(case)["state"] == "waiting"
+        world.now = NOW + 2 * DAY
+        assert world.outcome(case)["state"] == "answered"
 
     def test_nobody_sees_the_case_of_another(self, make):
         world = make()

@@ -150,7 +150,7 @@ def test_every_configured_chain_is_measured_and_the_usual_one_is_stated(system, 
     report = json.loads(found.report.data)
     chains = [tuple(each["chain"]) for each in report["filters"]]
     assert chains[:2] == [("jpeg:50",), ("clip",)]
-    assert {("bit-depth:3",), ("median:3",), ("average:3",), ("jpeg:75",)} <= set(chains)
+    assert {("bit-depth:4",), ("median:3",), ("average:3",), ("jpeg:75",)} <= set(chains)
     assert found.predicate.settings["chain"] == "jpeg:50"
     metrics = found.predicate.metrics
     for name in ("hopskipjump", "square"):

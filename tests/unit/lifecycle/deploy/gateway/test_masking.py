@@ -64,6 +64,8 @@ def test_what_identifies_a_person_is_masked_wherever_it_stands(masker, text, kin
 @pytest.mark.parametrize(
     "text",
     [
+        "0.5108156179933933, -0.12573022107, 1.411111111111111e-05",
+        "0.1257 -0.1321 0.6404 0.1049 -0.5357 0.3616 1.3040 0.9471",
         "radius 17.99, texture 10.38, 0.1184",
         "room 12, floor 3, 2026-11-21 at 10:45",
         "version 1.2.3 of 2024",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bartizan.core.errors import ArtefactError, InputError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Column, Material
-from bartizan.lifecycle.deploy.gateway.guards.rules import RulesMaker, RulesSettings
+from bartizan.lifecycle.deploy.gateway.guards.rules import RulesGuard, RulesSettings
 from bartizan.lifecycle.deploy.gateway.guards.rules.facts import Facts
 from bartizan.lifecycle.deploy.gateway.guards.rules.report import Report
 
@@ -35,7 +35,7 @@ def material(report: Report | None = None) -> Material:
 
 
 def made(report=None, **settings):
-    return RulesMaker()(msgspec.convert(settings, RulesSettings), material(report))
+    return RulesGuard(msgspec.convert(settings, RulesSettings), material(report))
 
 
 def rule(when, then="refuse", name="r", **more):

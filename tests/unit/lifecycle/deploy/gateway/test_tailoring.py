@@ -115,8 +115,10 @@ def test_noise_does_not_average_away_by_asking_again(tailoring):
 
 def test_scores_that_are_no_numbers_are_not_told(tailoring):
     for kind in KINDS:
-        shown = told(tailoring, [0.5, math.nan, 0.5, 0.0], kind, labels=[1])
-        assert shown == {"label": ["bee"]}
+        for label, name in ((0, "ant"), (1, "bee")):
+            scores = [0.5, math.nan, 0.5, 0.0]
+            assert told(tailoring, scores, kind, labels=[label]) == {"label": [name]}
+            assert told(tailoring, [scores] * 2, kind, labels=[label] * 2) == {"label": [name] * 2}
     with pytest.raises(WorkError):
         told(tailoring, [math.inf, 0.0, 0.0, 0.0], "rounded-scores")
 
@@ -126,6 +128,7 @@ def test_bits_beyond_the_label_rise_with_the_detail(tailoring):
     assert bits[0] == 0
     assert all(each > 0 for each in bits[1:])
     assert bits[-1] == max(bits)
+    assert bits == [tailoring.bits(Role(name="other", detail=kind), 10) for kind in KINDS]
 
 
 @pytest.mark.parametrize("key", [b"", bytes(8), bytes(65)])

@@ -68,8 +68,10 @@ class AuditLog(Protocol):
     durable: bool
     """Whether an answer waits until its record is on disk."""
 
-    def append(self, record: Record) -> Awaitable[None] | None:
+    def append(self, record: Record, content: bytes | None = None) -> Awaitable[None] | None:
         """Take a record in. In the durable mode the answer is sent once what is given here has come to pass.
+
+        ``content`` is what came in: kept, masked and sealed, where the configuration asks for it, else forgotten.
 
         Raises:
             StoreError: nothing can be recorded, or too much waits: nothing may be answered.

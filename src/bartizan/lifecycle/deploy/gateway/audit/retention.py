@@ -14,8 +14,10 @@ import msgspec
 
 from bartizan.lifecycle.deploy.gateway.audit import entries
 from bartizan.lifecycle.deploy.gateway.audit.record import Record
+from bartizan.lifecycle.deploy.gateway.audit.searching import Query, search
+from bartizan.lifecycle.deploy.gateway.audit.secrets import DAY
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings, nanoseconds
-from bartizan.lifecycle.deploy.gateway.audit.store import Store
+from bartizan.lifecycle.deploy.gateway.audit.store import Reading, Store
 from bartizan.lifecycle.deploy.gateway.audit.writer import Writer, item
 
 OPERATION = "audit.retain"
@@ -34,6 +36,15 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
 def horizons(settings: AuditSettings, now: int) -> dict[int, int]:
     """Class to the time (ns) before which its bodies have to go."""
     return {kind: max(0, now - nanoseconds(getattr(settings.keep, name))) for kind, name in enumerate(entries.CLASSES)}
+
+
+def due(reading: Reading, settings: AuditSettings, now: int) -> bool:
+    """Whether something may have to go, and nothing was dropped for a day."""
+    last = search(reading, Query(operation=OPERATION, limit=1)).found
+    if last and now - last[0].record.at < DAY:
+        return False
+    _, newest = reading.between(0, max(horizons(settings, now).values()))
+    return newest >= 0 or any(secret.until <= now for secret in reading.secrets())
 
 
 def retain(writer: Writer, settings: AuditSettings, *, caller: str, now: int | None = None) -> Dropped:
@@ -81,4 +92,4 @@ def announced(record: Record) -> dict[int, int]:
     return {entries.CLASSES.index(hit[1]): int(hit[2]) for hit in read if hit and hit[1] in entries.CLASSES}
 
 
-__all__ = ["OPERATION", "Dropped", "announced", "horizons", "retain"]
+__all__ = ["OPERATION", "Dropped", "announced", "due", "horizons", "retain"]

@@ -19,6 +19,8 @@ MAX_FOUND = 100_000
 MOST_BLOCKS = 20_000
 """Blocks that one search looks into (5 million records); then it says where to go on."""
 _AHEAD = 512
+_QUOTED = frozenset('"\\/')
+"""What JSON may write in another way."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +92,16 @@ def search(reading: Reading, query: Query) -> Result:
         raise InputError(f"no class is called {query.kind[:80]!r}", remedy=f"choose of {', '.join(entries.CLASSES)}.")
     start, stop = _bounds(reading, query)
     found: list[Found] = []
-    matches = _matcher(query)
+    matches, needles = _matcher(query), _needles(query)
     looked = 0
     for number in _candidates(reading, query, start, stop):
         first = max(start, number << entries.BLOCK_BITS)
         last = min(stop, (number + 1) << entries.BLOCK_BITS)
         for row in reversed(list(reading.rows(first, last))):
-            hit = _read(row)
-            if hit is None or not matches(hit):
+            if row.body is None or not all(needle in row.body for needle in needles):
+                continue
+            hit = _read(row, row.body)
+            if not matches(hit):
                 continue
             if len(found) == query.limit:
                 return Result(found=tuple(found), complete=False, go_on=found[-1].seq)
@@ -118,10 +122,16 @@ def _bounds(reading: Reading, query: Query) -> tuple[int, int]:
     return start, min(stop, query.before or stop)
 
 
-def _read(row: Row) -> Found | None:
-    if row.body is None:
-        return None
-    return Found(seq=row.seq, kind=entries.CLASSES[row.kind], record=entries.decode(row.body, row.seq))
+def _read(row: Row, body: bytes) -> Found:
+    return Found(seq=row.seq, kind=entries.CLASSES[row.kind], record=entries.decode(body, row.seq))
+
+
+def _needles(query: Query) -> list[bytes]:
+    """What stands word for word in every body that is looked for: most others need not be decoded."""
+    given = (query.id, query.caller, query.model, query.digest, query.decision, query.operation, query.guard)
+    return [
+        text.encode() for text in given if text and text.isascii() and text.isprintable() and not set(text) & _QUOTED
+    ]
 
 
 def _candidates(reading: Reading, query: Query, start: int, stop: int) -> Iterator[int]:

@@ -66,6 +66,8 @@ class Trail:
         self.durable, self._settings = settings.durable, settings
         self._writer, self._secrets, self._mask = writer, secrets, mask
         self._configuration = configuration
+        self._models: dict[str, str] = {}
+        self._switched_at = 0
         secrets.prepare()
         self.keyed = secrets.keyed
         self._waiting: list[Item] = []
@@ -73,6 +75,7 @@ class Trail:
         self._future: Batched | None = None
         self._flying: Batched | None = None
         self._busy = self._closed = False
+        self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
@@ -88,26 +91,62 @@ class Trail:
         return len(self._waiting) + self._in_flight
 
     @property
+    def configuration(self) -> Digest:
+        """Digest of the configuration in force, as far as requests have shown."""
+        return self._configuration
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be recorded; empty when something can."""
-        return self._failing.message if self._failing else ""
+        return self._failing.message if self._failing else self._barred
+
+    def bar(self, reason: str) -> None:
+        """Take nothing in any more: the log is not the one that it was. From any thread."""
+        self._barred = reason
 
     def append(self, record: Record, content: bytes | None = None) -> Awaitable[None] | None:
         """See ``record.AuditLog``. ``content`` is kept, masked and sealed, where the settings say so."""
-        if self._failing is not None or self._closed:
-            raise StoreError(f"nothing can be recorded: {self.trouble or 'the log is closed'}", remedy=_REMEDY)
+        if self._failing is not None or self._barred:
+            raise StoreError(f"nothing can be recorded: {self.trouble}", remedy=_REMEDY)
+        if record.model_digest != self._models.get(record.model, "") or record.configuration != self._configuration:
+            self._switched(record)
         new = item(record)
         if content is not None and self._settings.content != "none":
             new = self._with_content(new, content)
+        future = self._take(new)
+        return future if self.durable else None
+
+    def _take(self, new: Item) -> Batched:
         length = len(new.body)
-        if self.waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
-            raise StoreError(f"{self.waiting} audit records wait for the store", remedy=_REMEDY)
+        waiting = len(self._waiting) + self._in_flight
+        if waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
+            raise StoreError(f"{waiting} audit records wait for the store", remedy=_REMEDY)
         self._waiting.append(new)
         self._bytes += length
-        future = self._future
-        if future is None:
-            future = self._begin()
-        return future if self.durable else None
+        return self._future or self._begin()
+
+    def _switched(self, record: Record) -> None:
+        """The first request under another configuration, or of other bytes of a model: the switch comes before it.
+
+        Requests that were read before the switch end after it; they are no switch back.
+        """
+        if record.at < self._switched_at or record.operation.startswith(entries.ADMIN_OPERATIONS):
+            return
+        if record.configuration and record.configuration != self._configuration:
+            said = self._own("gateway.configuration", "answered")
+            said = msgspec.structs.replace(
+                said, configuration=record.configuration, reasons=(f"was {self._configuration or 'none'}",)
+            )
+            self._take(item(said))
+            self._configuration, self._switched_at = record.configuration, record.at
+        before = self._models.get(record.model, "")
+        if record.model_digest and record.model_digest != before:
+            said = self._own("gateway.model", "answered")
+            said = msgspec.structs.replace(
+                said, model=record.model, model_digest=record.model_digest, reasons=(f"was {before or 'none'}",)
+            )
+            self._take(item(said))
+            self._models[record.model], self._switched_at = record.model_digest, record.at
 
     def _with_content(self, new: Item, content: bytes) -> Item:
         if self._settings.content == "flagged" and new.kind != entries.FLAGGED:
@@ -178,6 +217,8 @@ class Trail:
             self._busy = True
             self._loop.call_later(RETRY_SECONDS, self._again)
         else:
+            if self._waiting:
+                _LOG.error("%d audit records were answered and could not be written", len(self._waiting))
             self._idle.set()
 
     def _again(self) -> None:
@@ -202,7 +243,7 @@ class Trail:
 
     async def close(self) -> None:
         """Write everything that waits, sign it, and end the thread."""
-        self._closed = True
+        self._closed, self._barred = True, self._barred or "the log is closed"
         if self._loop is not None:
             if self._busy:
                 await self._idle.wait()

@@ -51,7 +51,7 @@ class WitnessApplication:
 
 async def _body(receive: Receive) -> bytes | None:
     """The body; None when it is too large."""
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":

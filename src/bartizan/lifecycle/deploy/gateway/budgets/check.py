@@ -19,6 +19,7 @@ from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.budgets.derive import FROM_LABELS, SEEDS, Derived, derive
 from bartizan.redteam.check import AttackCheck, check_target, material_of, offered, stream
 from bartizan.redteam.extraction import Extraction
+from bartizan.targets.detail import Detail
 from bartizan.targets.protocol import Access, Targets
 from bartizan.targets.tailored import DETAILS, LABELS
 
@@ -37,8 +38,8 @@ class ExtractionBudgetCheck:
     controls: tuple[str, ...] = ("3.1-G2", "A-MLSG-004-D007")
     after: tuple[str, ...] = ("scan",)
 
-    def __init__(self, fidelity: float = FIDELITY) -> None:
-        self.fidelity = fidelity
+    def __init__(self, fidelity: float = FIDELITY, details: tuple[Detail, ...] = DETAILS) -> None:
+        self.fidelity, self.details = fidelity, details
 
     def why_not(self, system: System) -> str:
         """Why this check has nothing to do in a system, in one sentence; empty when it has."""
@@ -63,7 +64,7 @@ class ExtractionBudgetCheck:
         material = material_of(system, subject)
         seed = material.settings.seed
         case = Extraction().case(FROM_LABELS[0], material, stream(seed, NAME))
-        details = DETAILS if Access.SCORES in offered(system.declaration.exposure) else (LABELS,)
+        details = self.details if Access.SCORES in offered(system.declaration.exposure) else (LABELS,)
         targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
         with targets.open(system, subject) as target:
             check_target(target, FROM_LABELS[0], material)

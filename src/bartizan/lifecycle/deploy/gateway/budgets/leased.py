@@ -284,10 +284,13 @@ class LeasedBudgets:
     # ---- besides
 
     async def _sweep(self) -> None:
-        """Give back, now and then, what leases that ended have left."""
+        """Give back, now and then, what leases that ended have left; until nothing is leased."""
         while True:
             await asyncio.sleep(SWEEP)
             await self.tidy()
+            if not self._retired and not any(purse.left > 0 for purse in self._purses.values()):
+                self._sweeper = None
+                return
 
     async def tidy(self) -> None:
         """Give back what leases that ended have left, and forget who has not asked for long."""

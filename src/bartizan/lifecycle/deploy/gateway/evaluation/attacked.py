@@ -82,10 +82,11 @@ def task_of(material: Material, places: NDArray[np.int64], owned: NDArray[np.int
 def attacks_on(target: Target, task: EvasionTask) -> tuple[Attack, ...]:
     """Attacks by query that apply: from labels alone, and from scores where the model gives them."""
     every: tuple[Attack, ...] = (HopSkipJump(), Square())
-    return tuple(attack for attack in every if attack.needs <= target.offers and _searches(attack, task))
+    return tuple(attack for attack in every if attack.needs <= target.offers and searches(attack, task))
 
 
-def _searches(attack: Attack, task: EvasionTask) -> bool:
+def searches(attack: Attack, task: EvasionTask) -> bool:
+    """Whether an attack searches by the norm of a task."""
     of_images = getattr(attack, "norms_of_images", None)
     known = of_images if of_images is not None and task.shape else getattr(attack, "norms", None)
     return known is None or task.norm in known
@@ -142,4 +143,4 @@ def jittered(task: EvasionTask, rng: np.random.Generator) -> Rows:
     return task.space.within(moved.astype(task.rows.dtype), task.rows, np.full(len(task.rows), task.max_change), np.inf)
 
 
-__all__ = ["Recorder", "Seen", "attacks_on", "copied", "jittered", "run", "short", "task_of"]
+__all__ = ["Recorder", "Seen", "attacks_on", "copied", "jittered", "run", "searches", "short", "task_of"]

@@ -6,23 +6,24 @@ import asyncio
 from collections.abc import Sequence
 
 from bartizan.lifecycle.deploy.gateway.caller import ANONYMOUS, Caller, Recogniser, Showing
+from bartizan.lifecycle.deploy.gateway.identity.certificates import Proxies
 from bartizan.lifecycle.deploy.gateway.identity.refusal import Unready, unrecognised
 from bartizan.lifecycle.deploy.gateway.identity.tokens import Tokens
 
 PATIENCE = 5.0
 """Seconds that a request waits at most until it is known whether its token counts."""
-FIELDS = (b"authorization", b"x-api-key")
 
 
 class Chain:
     """Recognises whoever sends a request. What is shown and does not count is never passed over.
 
     ``anonymous``: whether a role of that name is configured, so that whoever shows nothing may be somebody.
+    ``proxies``: those that hand certificates on, where there are any.
     """
 
-    def __init__(self, recognisers: Sequence[Recogniser], *, anonymous: bool) -> None:
+    def __init__(self, recognisers: Sequence[Recogniser], *, anonymous: bool, proxies: Proxies | None = None) -> None:
         self.recognisers = tuple(recognisers)
-        self._anonymous = anonymous
+        self._anonymous, self._proxies = anonymous, proxies
 
     @property
     def version(self) -> int:
@@ -36,6 +37,9 @@ class Chain:
             Unready: it has to be found out first; see ``again``.
             RequestError: 401, nobody is recognised.
         """
+        if self._proxies is not None:
+            certificate = self._proxies.certificate(showing.headers, showing.client, showing.certificate)
+            showing = Showing(showing.headers, showing.client, certificate)
         for recogniser in self.recognisers:
             caller = recogniser.recognise(showing, now)
             if caller is not None:

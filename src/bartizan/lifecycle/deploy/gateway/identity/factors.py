@@ -85,12 +85,18 @@ def enrolment(seed: bytes, caller: str, system: str) -> str:
 class SecondFactors:
     """Confirms callers whose credential alone is not enough.
 
-    ``seeds`` gives the sealed seeds of a caller, out of memory. Tries and used codes are counted in the state that
-    replicas share, so that a code counts once at all of them together; without that state none counts.
+    ``seeds`` gives the sealed seeds of a caller, out of memory, and ``seal`` what opens them, if it is there. Tries
+    and used codes are counted in the state that replicas share, so that a code counts once at all of them together;
+    without that state none counts.
     """
 
     def __init__(
-        self, seeds: Callable[[str], tuple[bytes, ...]], seal: Seal | None, state: SharedState, *, lasts: float = 0.0
+        self,
+        seeds: Callable[[str], tuple[bytes, ...]],
+        seal: Callable[[], Seal | None],
+        state: SharedState,
+        *,
+        lasts: float = 0.0,
     ) -> None:
         self._seeds, self._seal, self._state, self._lasts = seeds, seal, state, lasts
 
@@ -116,16 +122,18 @@ class SecondFactors:
             if fresh or not self._lasts or await self._state.recall(since) is None:
                 raise FactorError("no second factor was shown")
             return confirmed
-        if caller.method != "key" or self._seal is None:
+        if caller.method != "key":
             raise FactorError("one-time codes go with API keys only")
-        await self._judge(caller.id, given, self._opened(caller.id, self._seal), int(now) // STEP)
+        await self._judge(caller.id, given, self._opened(caller.id), int(now) // STEP)
         if self._lasts:
             await self._state.remember(since, b"1", lasts=self._lasts)
         return confirmed
 
-    def _opened(self, caller: str, seal: Seal) -> list[bytes]:
+    def _opened(self, caller: str) -> list[bytes]:
+        sealed = self._seeds(caller)
+        seal = self._seal() if sealed else None
         try:
-            seeds = [seal.open(sealed, caller) for sealed in self._seeds(caller)]
+            seeds = [seal.open(each, caller) for each in sealed] if seal is not None else []
         except KeyFileError as error:
             raise FactorError(error.message) from error
         if not seeds:

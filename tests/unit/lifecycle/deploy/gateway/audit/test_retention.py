@@ -4,7 +4,7 @@ import pytest
 
 from bartizan.lifecycle.deploy.gateway.audit import bundle
 from bartizan.lifecycle.deploy.gateway.audit.record import Ruling
-from bartizan.lifecycle.deploy.gateway.audit.retention import OPERATION, announced, retain
+from bartizan.lifecycle.deploy.gateway.audit.retention import OPERATION, announced, due, retain
 from bartizan.lifecycle.deploy.gateway.audit.secrets import DAY, Secrets
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings, Keep
 from bartizan.lifecycle.deploy.gateway.audit.writer import item
@@ -86,3 +86,15 @@ def test_only_a_record_of_retention_announces(store):
     assert announced(record(1, reasons=("drop answered 5",))) == {}
     said = record(1, operation=OPERATION, reasons=("drop answered 5", "drop nothing 7", "drop flagged x", "why not"))
     assert announced(said) == {0: 5}
+
+
+def test_it_is_due_once_a_day_and_only_when_something_is_old_enough(store, log):
+    def is_due(now):
+        with store.reading() as reading:
+            return due(reading, SETTINGS, now)
+
+    assert not is_due(START + 39 * DAY)
+    assert is_due(START + 41 * DAY)
+    retain(log, SETTINGS, caller="gateway", now=START + 41 * DAY)
+    assert not is_due(START + 42 * DAY - 1)
+    assert is_due(START + 42 * DAY)

@@ -13,7 +13,7 @@ from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets, unseal
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
 from bartizan.lifecycle.deploy.gateway.audit.trail import RETRY_SECONDS, Trail, rhythm
 from bartizan.stores.audit import open_audit
-from fixtures.auditlogs import record, report, writer
+from fixtures.auditlogs import CONFIGURATION, MODEL, record, report, writer
 
 
 @pytest.fixture
@@ -24,8 +24,17 @@ def store(tmp_path):
 
 
 def trail_of(store, **settings):
+    """A log of a gateway that serves the model of all records under the configuration of all records."""
     chosen = AuditSettings(**settings)
-    return Trail(writer(store, rhythm(chosen)), Secrets(store, chosen), chosen, mask=lambda text: text.upper())
+    made = Trail(
+        writer(store, rhythm(chosen)),
+        Secrets(store, chosen),
+        chosen,
+        configuration=CONFIGURATION,
+        mask=lambda text: text.upper(),
+    )
+    made._models["tumour"] = MODEL
+    return made
 
 
 def found(store, **query):
@@ -220,3 +229,33 @@ def test_a_record_without_measure_is_refused(store):
 
     asyncio.run(run())
     assert RETRY_SECONDS < 1
+
+
+def test_a_switch_stands_before_the_first_request_under_it(store):
+    async def run():
+        log = trail_of(store)
+        for number, (configuration, digest) in enumerate([("b", "a"), ("b", "a"), ("c", "a"), ("c", "d"), ("b", "d")]):
+            made = record(number + 1, configuration=configuration * 64, model_digest=digest * 64)
+            await log.append(made)
+            if number == 3:  # one that was read before the switches ends after them
+                await log.append(record(1, configuration="b" * 64, model_digest="a" * 64))
+        await log.append(record(9, configuration="b" * 64, model_digest="", status=404))
+        await log.close()
+
+    asyncio.run(run())
+    told = [
+        (one.operation, (one.model_digest if one.operation == "gateway.model" else one.configuration)[:1])
+        for one in reversed(found(store))
+    ]
+    assert told == [
+        ("infer", "b"),
+        ("infer", "b"),
+        ("gateway.configuration", "c"),
+        ("infer", "c"),
+        ("gateway.model", "d"),
+        ("infer", "c"),
+        ("infer", "b"),
+        ("gateway.configuration", "b"),
+        ("infer", "b"),
+        ("infer", "b"),
+    ]

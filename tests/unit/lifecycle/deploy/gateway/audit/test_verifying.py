@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import sqlite3
@@ -9,7 +10,7 @@ import sqlite3
 import pytest
 
 from bartizan.core import keys, merkle
-from bartizan.core.errors import LedgerError
+from bartizan.core.errors import BartizanError, LedgerError
 from bartizan.lifecycle.deploy.gateway.audit import entries
 from bartizan.lifecycle.deploy.gateway.audit.verifying import Seen, verify
 from bartizan.lifecycle.deploy.gateway.audit.writer import Rhythm, Writer, item
@@ -224,3 +225,35 @@ def test_records_after_the_last_checkpoint_are_counted_as_unsigned(store):
     writer(store, Rhythm(3600, 1000)).write([item(record(11)), item(record(12))])
     found = report(store)
     assert (found.records, found.unsigned, found.problems) == (12, 2, ())
+
+
+ODD = (None, -1, 2**62, 1.5, "text", b"", b"\xff" * 40, "\udcff".encode("utf-8", "surrogateescape"))
+COLUMNS = {
+    "record": ("seq", "at", "kind", "leaf", "digest", "body"),
+    "head": ("size", "frontier"),
+    "note": ("size", "note"),
+    "node": ("level", "place", "hash"),
+    "sketch": ("block", "prints"),
+    "mention": ("term", "block"),
+}
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_values_that_no_log_would_write_end_in_a_clear_answer(store, log, table):
+    """Whatever stands in the tables: problems are reported or an error of ours says what is wrong."""
+    tried = 0
+    for column in COLUMNS[table]:
+        for value in ODD:
+            log.execute("BEGIN")
+            try:
+                one = f"SELECT rowid FROM {table} LIMIT 1 OFFSET 1" if table in {"record", "note", "sketch"} else None
+                where = f"WHERE rowid IN ({one})" if one else ""
+                log.execute(f"UPDATE OR IGNORE {table} SET {column} = ? {where}", (value,))
+            except sqlite3.Error:
+                log.execute("ROLLBACK")
+                continue
+            log.execute("COMMIT")
+            with contextlib.suppress(BartizanError):
+                report(store)
+            tried += 1
+    assert tried > 3

@@ -194,7 +194,7 @@ def test_all_budgets_are_taken_or_none(clock):
     assert calls == 98, "what was denied took nothing of the others"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_whatever_is_asked_the_sum_never_exceeds_any_budget(data):
     limits = {unit: data.draw(st.integers(1, 60)) for unit in ("requests", "rows", "bits")}

@@ -197,3 +197,11 @@ def test_a_reference_of_another_model_stops_the_gateway(said, match):
 def test_settings_are_bounded(said):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(said, OutlierSettings)
+
+
+def test_a_model_for_which_nothing_was_fitted_is_not_served():
+    def fitted(check):
+        raise ArtefactError(f"no statement of {check} stands")
+
+    with pytest.raises(ArtefactError, match=r"gateway\.outliers"):
+        OutlierGuard(OutlierSettings(), material(columns_of(64), classes=CLASSES, fitted=fitted))

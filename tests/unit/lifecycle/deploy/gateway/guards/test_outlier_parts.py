@@ -16,7 +16,7 @@ from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.guards.outliers.confidence import USUAL, shrunk, trust_of
 from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import at_temperature, energy, softmax
 from bartizan.lifecycle.deploy.gateway.guards.outliers.encoding import APART, COORDINATES, REACH, encoding_of
-from bartizan.lifecycle.deploy.gateway.guards.outliers.fitting import Calibration, Usual, fit
+from bartizan.lifecycle.deploy.gateway.guards.outliers.fitting import PROTOTYPES, Calibration, Usual, fit
 from bartizan.lifecycle.deploy.gateway.guards.outliers.nearest import Nearest
 from bartizan.lifecycle.deploy.gateway.guards.outliers.surprise import KNOTS, MOST, rarity_of
 from bartizan.lifecycle.deploy.gateway.guards.outliers.wire import MAX_BYTES, packed, unpacked
@@ -117,7 +117,7 @@ def test_stated_shares_are_about_those_of_new_numbers(share, draw):
         found.append((rarity.many(getattr(rng, draw)(size=20_000)) >= -np.log10(share)).mean())
     # An exponential tail is too short for a lognormal one: stated honestly in the documentation.
     assert np.mean(found) < (3.5 if draw == "lognormal" and share == 0.001 else 1.5) * share
-    assert np.mean(found) > 0.3 * share
+    assert np.mean(found) > (0.3 if share > 1 / 300 else 0.05) * share  # beyond what was seen, to the safe side
 
 
 def test_the_number_at_a_share_is_where_that_rarity_is_reached():
@@ -176,7 +176,7 @@ def test_the_answer_stays_first_and_its_score_never_rises(classes, seed):
         given_out = shrunk(scores, labels, trust_of(np.full(3, decades), 0.01), prior)
         np.testing.assert_allclose(given_out.sum(axis=1), 1)
         ahead = given_out[np.arange(3), labels][:, None] - given_out
-        assert (ahead > -1e-12).all()
+        assert (ahead >= 0).all()
         if previous is not None:
             assert (given_out[np.arange(3), labels] <= np.maximum(previous, prior[labels]) + 1e-12).all()
         previous = given_out[np.arange(3), labels]
@@ -276,3 +276,20 @@ def test_flipped_bytes_are_refused_or_read_and_never_worse(place, change):
     except ArtefactError:
         return
     assert msgspec.json.encode(packed(reference))
+
+
+@pytest.mark.parametrize("members", [1, 5])
+def test_many_rows_are_stood_for_by_means(members):
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(2500, 4)), rng.integers(0, 2, 2500)
+    given = Calibration(rng.normal(size=(400, 4)), rng.integers(0, 2, 400), None)
+    reference = fit(Usual(rows, labels, 2, members=members), given, rng)
+    assert reference.prototypes.shape == (PROTOTYPES, 4)
+    fresh = rng.normal(size=(4000, 4))
+    for share in (0.1, 0.01):
+        rare = (reference.decades("neighbours", fresh, None) >= -np.log10(share)).mean()
+        assert 0.2 * share < rare < 2.5 * share
+    assert reference.decades("neighbours", fresh + 8, None).min() > 3
+    if members > 1:
+        kept = {bytes(point) for point in reference.encoding.points(rows) @ reference.whitening}
+        assert not any(bytes(prototype) in kept for prototype in reference.prototypes)

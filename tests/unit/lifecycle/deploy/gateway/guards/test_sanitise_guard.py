@@ -197,7 +197,7 @@ def caller(role):
 
 
 def test_the_chain_follows_kind_of_rows_and_trust_in_the_source():
-    assert image_guard().chain_for("", "user").names == ("clip", "bit-depth:4")
+    assert image_guard().chain_for("", "user").names == ("clip", "jpeg:75")
     tabular = SanitiseGuard(SanitiseSettings(), material([Column(name="a", low=0.0, high=1.0), Column(name="b")]))
     assert tabular.chain_for("", "user").names == ("clip",)
     unbounded = SanitiseGuard(SanitiseSettings(), material(columns_of(2)))
@@ -214,11 +214,11 @@ def test_the_chain_follows_kind_of_rows_and_trust_in_the_source():
     for (source, role), names in chosen.items():
         assert judge.chain_for(source, role).names == names
     only_named = image_guard(sources={"scanner": []})
-    assert only_named.chain_for("other", "user").names == ("clip", "bit-depth:4")
+    assert only_named.chain_for("other", "user").names == ("clip", "jpeg:75")
 
 
 def test_rows_go_on_as_the_chain_leaves_them():
-    judge = image_guard(roles={"clinic": []})
+    judge = image_guard(chain=["clip", "bit-depth:4"], roles={"clinic": []})
     row = np.full((1, 64), 7.3)
     verdict = judge.on_request(asked(row))
     np.testing.assert_allclose(verdict.rows, 7.46666, atol=1e-4)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bartizan.lifecycle.deploy.gateway.caller import Showing
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.identity.certificates import Certificates, Proxies, read, thumbprint
+from bartizan.lifecycle.deploy.gateway.identity.chain import Chain
 from bartizan.lifecycle.deploy.gateway.identity.refusal import UNKNOWN
 from bartizan.lifecycle.deploy.gateway.identity.settings import (
     CertificateSettings,
@@ -166,3 +167,23 @@ def test_settings_that_contradict_themselves_are_named():
     assert of(client=(ClientSettings(role="a", spki=SPKI, san="dns:x"),))
     assert of(client=(CLIENTS[0], CLIENTS[0]))
     assert of(proxies=("everywhere",))
+
+
+def test_the_chain_believes_its_proxies_only():
+    made = Certificates(CertificateSettings(client=CLIENTS))
+    chain = Chain([made], anonymous=False, proxies=proxies())
+    now = NOW.timestamp()
+    assert chain.recognise(Showing({b"client-cert": RFC9440}, "10.0.0.9"), now).role == "operator"
+    assert chain.recognise(Showing({}, "192.0.2.1", PEM), now).role == "operator"
+    for showing in (
+        Showing({b"client-cert": RFC9440}, "192.0.2.1"),
+        Showing({b"client-cert": RFC9440}, "192.0.2.1", PEM),
+        Showing({}, "10.0.0.9", PEM),
+        Showing({}, "10.0.0.9"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            chain.recognise(showing, now)
+        assert caught.value.status == 401
+    alone = Chain([made], anonymous=False)
+    with pytest.raises(RequestError):
+        alone.recognise(Showing({b"client-cert": RFC9440}, "10.0.0.9"), now)

@@ -31,7 +31,8 @@ ADDRESS = "192.0.2.1"
 
 
 def factors(state=None, seal=SEAL, seeds=(SEALED,), **more):
-    return SecondFactors(lambda caller: seeds if caller == ANN.id else (), seal, state or MemoryState(), **more)
+    known = {ANN.id: seeds}
+    return SecondFactors(lambda caller: known.get(caller, ()), lambda: seal, state or MemoryState(), **more)
 
 
 def confirm(made, given=None, caller=ANN, now=NOW, client=ADDRESS, **more):

@@ -8,6 +8,7 @@ that was ever seen keeps its distance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,9 +72,20 @@ class Encoding:
         return self._turned(points) if self.basis.size else points
 
     def _turned(self, points: Points) -> Points:
+        if len(points) == 1:
+            return self._turned_one(points[0])
         kept = points @ self.basis.T
         rest = np.einsum("ij,ij->i", points, points) - np.einsum("ij,ij->i", kept, kept)
         return np.concatenate([kept, np.sqrt(np.maximum(rest, 0))[:, None]], axis=1)
+
+    def _turned_one(self, point: Points) -> Points:
+        """The same for one row, without what only many are worth."""
+        found = np.empty((1, len(self.basis) + 1), dtype=np.float32)
+        kept = self.basis.dot(point)
+        found[0, :-1] = kept
+        rest = float(point.dot(point)) - float(kept.dot(kept))
+        found[0, -1] = math.sqrt(rest) if rest > 0 else rest * 0.0  # NaN stays NaN
+        return found
 
 
 def encoding_of(

@@ -23,9 +23,15 @@ from bartizan.lifecycle.deploy.gateway.guards.outliers.encoding import Encoding,
 from bartizan.lifecycle.deploy.gateway.guards.outliers.reference import Reference
 from bartizan.lifecycle.deploy.gateway.guards.outliers.surprise import rarity_of
 
-PROTOTYPES = 2_000
-"""Most that are kept: one row is compared with all of them in some ten microseconds."""
+MOST_WHOLE = 2_000
+"""Training rows that are kept one by one: a row is compared with all of them in some ten microseconds."""
+PROTOTYPES = 1_000
+"""Means that stand for more: they tell better than twice as many rows that are drawn by chance."""
+ROUNDS = 3
+"""In which means and what they stand for are settled (Lloyd 1982); more of them change little."""
 LEAST_CALIBRATION = 20
+LEAST_EACH = 8
+"""Rows for each coordinate from which on the form of classes is that of new rows as well."""
 TEMPERATURES = (0.05, 20.0)
 SHRINKAGE = 0.1
 """Part of the covariance that is taken to be round, so that few records suffice."""
@@ -91,7 +97,7 @@ def fit(usual: Usual, calibration: Calibration, rng: np.random.Generator) -> Ref
         turned=not usual.image,
         temperature=1.0 if calibration.scores is None else _temperature(calibration.scores, calibration.labels),
     )
-    apart = _left_out(reference.prototypes) if usual.members == 1 else np.empty(0)
+    apart = _left_out(reference.prototypes) if _tells_apart(reference, usual) else np.empty(0)
     return _calibrated(reference, calibration, apart)
 
 
@@ -101,8 +107,9 @@ def _points(encoding: Encoding, rows: Rows) -> Points:
 
 
 def _prototypes(points: Points, members: int, rng: np.random.Generator) -> Points:
-    """Rows drawn without choice, each as it is or as the mean of it and those nearest to it."""
-    chosen = points[np.sort(rng.permutation(len(points))[:PROTOTYPES])]
+    """Few rows as they are, of more the means of groups; with ``members`` means of so many that are alike."""
+    some = points[np.sort(rng.permutation(len(points))[:MOST_FITTED])]
+    chosen = points if len(points) <= MOST_WHOLE else _middles(some, rng)
     if members == 1:
         return chosen
     square = np.einsum("ij,ij->i", points, points)
@@ -112,6 +119,24 @@ def _prototypes(points: Points, members: int, rng: np.random.Generator) -> Point
         near = np.argpartition(square - 2 * (part @ points.T), members - 1, axis=1)[:, :members]
         means[start : start + len(part)] = points[near].mean(axis=1)
     return means
+
+
+def _middles(points: Points, rng: np.random.Generator) -> Points:
+    """``(PROTOTYPES, coordinates)``: means of groups of points, each in the group of the mean that is nearest."""
+    middles = points[rng.permutation(len(points))[:PROTOTYPES]].copy()
+    for _ in range(ROUNDS):
+        square = np.einsum("ij,ij->i", middles, middles)
+        group = np.concatenate(
+            [
+                (square - 2 * (points[start : start + _AT_ONCE] @ middles.T)).argmin(axis=1)
+                for start in range(0, len(points), _AT_ONCE)
+            ]
+        )
+        total = np.zeros(middles.shape)
+        np.add.at(total, group, points)
+        count = np.bincount(group, minlength=len(middles))[:, None]
+        middles = np.where(count > 0, total / np.maximum(count, 1), middles).astype(np.float32)
+    return middles
 
 
 def _classes(points: Points, usual: Usual, rng: np.random.Generator) -> tuple[Points, Points]:
@@ -140,6 +165,16 @@ def _temperature(scores: Scores, labels: Labels) -> float:
     return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
+def _tells_apart(reference: Reference, usual: Usual) -> bool:
+    """Whether distances between training rows are as those to new ones.
+
+    Means are nearer to what they were made of, and so are few rows in a form that was learnt from them.
+    """
+    many = len(reference.prototypes) >= LEAST_EACH * reference.encoding.coordinates
+    whole = usual.members == 1 and len(usual.rows) <= MOST_WHOLE
+    return whole and (many or not reference.turned)
+
+
 def _left_out(prototypes: Points) -> NDArray[np.float64]:
     """``(references,)``: how far each prototype is from the nearest other one.
 
@@ -166,4 +201,4 @@ def _calibrated(reference: Reference, calibration: Calibration, apart: NDArray[n
     return replace(reference, rarities={name: rarity_of(found) for name, found in numbers.items()})
 
 
-__all__ = ["LEAST_CALIBRATION", "PROTOTYPES", "Calibration", "Usual", "fit"]
+__all__ = ["LEAST_CALIBRATION", "MOST_WHOLE", "PROTOTYPES", "Calibration", "Usual", "fit"]

@@ -21,6 +21,8 @@ KNOTS = 256
 """Points of the curve, half of them in the highest tenth."""
 TAIL = 0.1
 """Highest part of the numbers, by which the tail goes on."""
+DOUBT = 2.0
+"""Standard errors by which the tail is taken to be longer than what few numbers show of it."""
 _SMALL = 1e-9
 _DECADE = math.log(10)
 
@@ -71,7 +73,7 @@ def rarity_of(numbers: NDArray[np.floating[Any]]) -> Rarity:
     decades = -np.log10((count - first + 1) / (count + 1))
     kept = _knots(len(values))
     highest = ordered[int((1 - TAIL) * count) :]
-    excess = float((highest - highest[0]).mean())
+    excess = float((highest - highest[0]).mean()) * (1 + DOUBT / math.sqrt(len(highest)))
     spread = excess or float(ordered.std()) or abs(float(ordered[-1]))
     return Rarity(
         numbers=tuple(values[kept].tolist()),

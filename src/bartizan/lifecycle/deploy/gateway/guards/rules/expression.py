@@ -155,7 +155,7 @@ class _Reader:
     def _named(self, node: ast.expr) -> Term:
         name = self._spelled(node)
         if (term := self._lookup(name)) is None:
-            near = difflib.get_close_matches(name.strip("{}"), [each.strip("{}") for each in self._known], 3)
+            near = difflib.get_close_matches(name.strip("{}"), {each.strip("{}") for each in self._known}, 3)
             hint = f"; near it: {', '.join(near)}" if near else ""
             raise self.fault(node, f"there is no {name[:60]!r}{hint}")
         self.used.add(name)

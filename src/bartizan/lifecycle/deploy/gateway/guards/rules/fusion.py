@@ -24,17 +24,23 @@ class Fusion:
         self._sources = tuple(_Source(each, settings.base, lookup, known) for each in settings.source)
         self.names = frozenset().union(*(source.signal.names for source in self._sources))
         """Everything that the signals look at."""
+        self.wants_conflict = True
+        """Whether somebody asks how far the sources contradict one another."""
 
     def one(self, facts: Facts) -> None:
         """Put the opinion about one row into the facts."""
         opinions = [source.opinion(source.signal.one(facts)) for source in self._sources]
-        facts.opinion, facts.conflict = fused(opinions, self._method), conflict(opinions)
+        facts.opinion = fused(opinions, self._method)
+        if self.wants_conflict:
+            facts.conflict = conflict(opinions)
 
     def each(self, facts: Facts) -> None:
         """Put the opinions about each row into the facts."""
         shape = len(facts.rows)
         opinions = [source.opinion(np.full(shape, source.signal.each(facts), float)) for source in self._sources]
-        facts.opinion, facts.conflict = fused(opinions, self._method), conflict(opinions)
+        facts.opinion = fused(opinions, self._method)
+        if self.wants_conflict:
+            facts.conflict = conflict(opinions)
 
 
 class _Source:

@@ -11,7 +11,7 @@ overrules the model does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,20 @@ AFTER_ALL = 1e6
 
 
 class RulesGuard:
-    """See ``gateway.guard.Guard``."""
+    """See ``gateway.guard.Guard`` and ``GuardMaker``."""
 
+    Settings: ClassVar[type[RulesSettings]] = RulesSettings
     name = "rules"
     wants_scores = True
     """Whether they are looked at even where nobody is shown them."""
 
     def __init__(self, settings: RulesSettings, material: Material) -> None:
+        """Make it.
+
+        Raises:
+            InputError: a rule, source or tree cannot be read.
+            ArtefactError: the model is too uncertain to be served without a rule, or that was not measured.
+        """
         self._settings, self._classes = settings, material.classes
         self._tree = _tree(settings.tree, material)
         lookup, known = vocabulary(material, tree=self._tree is not None, opinion=settings.fusion is not None)
@@ -49,6 +56,8 @@ class RulesGuard:
         self._bound = Bound.of(settings, rules, material)
         self._reports = self._fusion is not None or self._bound is not None
         names = frozenset().union(*(rule.test.names for rule in rules), self._fusion.names if self._fusion else ())
+        if self._fusion is not None:
+            self._fusion.wants_conflict = "opinion.conflict" in names
         self.cost = AFTER_ALL if any(is_measure(name) for name in names) else 1.0 + len(rules)
 
     @property
@@ -171,21 +180,6 @@ class RulesGuard:
         return labels, scores
 
 
-class RulesMaker:
-    """See ``gateway.guard.GuardMaker``."""
-
-    Settings = RulesSettings
-
-    def __call__(self, settings: RulesSettings, material: Material) -> RulesGuard:
-        """Make it.
-
-        Raises:
-            InputError: a rule, source or tree cannot be read.
-            ArtefactError: the model is too uncertain to be served without a rule, or that was not measured.
-        """
-        return RulesGuard(settings, material)
-
-
 def _tree(settings: TreeSettings | None, material: Material) -> Tree | None:
     if settings is None:
         return None
@@ -195,4 +189,4 @@ def _tree(settings: TreeSettings | None, material: Material) -> Tree | None:
     return Tree(read_report(material.fitted(CHECK)).tree, columns, material.classes, f"tree of {CHECK}")
 
 
-__all__ = ["RulesGuard", "RulesMaker"]
+__all__ = ["RulesGuard"]

@@ -20,7 +20,7 @@ from bartizan.lifecycle.deploy.gateway.guards.sanitise.frame import Frame
 MEASURE = "moved"
 """Largest change of one value, as a part of its range."""
 EVERY_SOURCE = "*"
-IMAGES = ("clip", "bit-depth:4")
+IMAGES = ("clip", "jpeg:75")
 TABLES = ("clip",)
 
 Names = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=40)], ...], msgspec.Meta(max_length=8)]

@@ -30,17 +30,19 @@ from bartizan.lifecycle.deploy.gateway.guards.sequence.reference import (
     Reference,
     crc_of,
     read_reference,
+    spacing_of,
 )
 from bartizan.lifecycle.deploy.gateway.guards.sequence.settings import SequenceSettings
-from bartizan.lifecycle.deploy.gateway.guards.sequence.streams import spacing_of
+from bartizan.lifecycle.deploy.gateway.guards.sequence.streams import FALL
 
 CHECK = "gateway.sequence"
 """Whose report the guard is made from."""
 OPEN = 4_096
 """Requests that may be on their way at the same time; what came before is no longer compared with its answer."""
-FALL = 8.0
-"""An unsuspicious query takes away so many times the share of natural queries that look suspicious: the sum of an
-honest account stays near 0 even where suspicious ones are several times as common as they were in the reference."""
+TOGETHER = 256
+"""Rows of one request that are compared with one another at a time."""
+LARGEST = 1e20
+"""Squared length in short above which a row is none: beside it, no other could be told from another."""
 DAY, HOUR = 86_400.0, 3_600.0
 KNOWN_LEAST = 0.005
 """Share of honest queries about rows that the model was trained on, at least: people do ask about themselves."""
@@ -73,11 +75,11 @@ class SequenceGuard:
         """``sharing`` tells other replicas and hears from them; None: this one is alone."""
         self.settings, self.reference = settings, reference
         self.encoder = Encoder(reference.encoding)
-        self.spacing = spacing_of(reference, self.encoder)
+        self.spacing = spacing_of(reference, settings.memory)
         self.wants_scores = reference.edge > 0
         self.memory = Memory(settings.memory, self.encoder.width)
         self.ladder = Ladder(settings)
-        self.limit = reference.limit(settings.near, settings.memory)
+        self.limit = reference.limit(settings.near)
         """Distance, in units of the local spacing, below which two queries are close."""
         self.places = 0
         self._known = frozenset(np.frombuffer(reference.known, "<u4").tolist())
@@ -97,7 +99,17 @@ class SequenceGuard:
         """See ``Guard.on_request``."""
         rows = self.encoder.left(asked.rows)
         account = self._account(asked.caller, asked.now)
-        seen = [self._one(asked, account, rows[0])] if len(rows) == 1 else self._many(asked, account, rows)
+        if len(rows) == 1:
+            found = self._one(asked, account, rows[0])
+            seen = [] if found is None else [found]
+        else:
+            seen = [
+                one
+                for begin in range(0, len(rows), TOGETHER)
+                for one in self._many(asked, account, rows[begin : begin + TOGETHER])
+            ]
+        if len(seen) < len(rows):
+            return Verdict(action=Action.REFUSE, reason="a row is not finite, or beyond all measure")
         if len(self._open) >= OPEN:
             self._open.popitem(last=False)
         self._open[asked.id] = seen
@@ -118,20 +130,27 @@ class SequenceGuard:
 
     # --- one request
 
-    def _one(self, asked: Asked, account: Account, row: Floats) -> Seen:
-        """A row by itself: one product with the memory."""
+    def _one(self, asked: Asked, account: Account, row: Floats) -> Seen | None:
+        """A row by itself: one product with the memory. None where it cannot be compared."""
         key, known = self._digest(row)
         if (slot := self.memory.slots.get(key)) is not None:
             return self._again(slot)
         query = self.encoder.one(row)
         norm = float(np.dot(query, query)) - 1.0
+        if not norm < LARGEST:
+            return None
         best = self.memory.nearest(query)
         return self._new(asked, account, _Query(key, query, norm, self.spacing.one(query, norm), best, known=known))
 
     def _many(self, asked: Asked, account: Account, rows: Floats) -> list[Seen]:
-        """Rows that came together: products of all of them at once, and with one another."""
+        """Rows that came together: products of all of them at once, and with one another.
+
+        Nothing where one of them cannot be compared.
+        """
         queries = self.encoder.many(rows)
         norms = ((queries * queries).sum(axis=1) - 1.0).tolist()
+        if not all(norm < LARGEST for norm in norms):
+            return []
         local = self.spacing.many(queries, norms)
         slots, products = self.memory.nearest_many(queries)
         seen: list[Seen] = []
@@ -163,13 +182,12 @@ class SequenceGuard:
         """Compare a row that was never seen with the nearest one that was, count, and remember it."""
         close = query.squared < (self.limit * query.spacing) ** 2
         expected = self.reference.expected.get(asked.caller.role) if close else None
-        if expected is None:
-            counts, fall = close, self._falls[0]
+        place: Place | None = None
+        if expected is not None:
+            place = self._place(query.near, asked, counts=_unusual(expected, query), fall=FALL * expected.unusual)
         else:
-            counts, fall = _unusual(expected, query), FALL * expected.unusual
-        place = self._place(query.near, asked, counts=counts, fall=fall if expected else 0.0) if close else None
-        account.near.see(counts, fall)
-        if expected is None:
+            place = self._place(query.near, asked, counts=True, fall=0.0) if close else None
+            account.near.see(close, self._falls[0])
             account.strange.see(query.odd > self.reference.strange, self._falls[1])
             account.known.see(query.known, self._falls[3])
         slot = self.memory.add(query.key, query.row, query.norm, place)
@@ -196,7 +214,7 @@ class SequenceGuard:
             column = memory.table[:, near]
             memory.settle(place, column, -2.0 * float(column[-1]), memory.labels[near], now)
             if self._sharing is not None and counts:
-                self._sharing.tell(column, asked.caller.id, place, now)
+                self._sharing.tell(column, asked.caller.id, now)
         return place
 
     def _labelled(self, one: Seen, label: int, account: Account, asked: Asked) -> bool:
@@ -210,7 +228,8 @@ class SequenceGuard:
             return False
         one.place.flips += 1
         one.place.add(1.0, asked.now)
-        account.near.points += 1.0
+        if not one.expected:
+            account.near.points += 1.0
         return True
 
     def _edges(self, account: Account, seen: list[Seen], scores: Sequence[Sequence[float]]) -> bool:
@@ -227,12 +246,14 @@ class SequenceGuard:
     def _word(self, asked: Asked, account: Account, seen: list[Seen], *, answering: bool) -> Verdict | None:
         """What follows from the points of the account and of every place that was touched."""
         ladder, now = self.ladder, asked.now
+        expected = self.reference.expected.get(asked.caller.role)
+        slack = expected.slack if expected is not None else 0.0
         worst, points, who = ladder.of_account(account)
         holder: Account | Place = account
         for one in seen:
             if one.place is None:
                 continue
-            height = one.place.points_at(now)
+            height = one.place.points_at(now) - slack
             rung = ladder.of_place(height)
             if one.answered and rung > LABELS_ONLY:
                 rung = LABELS_ONLY
@@ -268,7 +289,7 @@ class SequenceGuard:
         query = np.ones(self.encoder.width + 1, np.float32)
         query[:-1] = np.frombuffer(news.row, "<f4")
         norm = float(np.dot(query, query)) - 1.0
-        if not np.isfinite(norm):
+        if not norm < LARGEST:
             return
         spacing, _ = self.spacing.one(query, norm)
         near, product = self.memory.nearest(query)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bartizan.core.errors import StoreError
-from bartizan.lifecycle.deploy.gateway.guards.sequence.places import Place
 from bartizan.lifecycle.deploy.gateway.state import SharedState
 
 WAITING = 256
@@ -37,9 +36,8 @@ class Sharing:
         self._waiting: deque[bytes] = deque(maxlen=WAITING)
         self._sending: asyncio.Task[None] | None = None
 
-    def tell(self, row: NDArray[np.float32], account: str, place: Place, now: float) -> None:
+    def tell(self, row: NDArray[np.float32], account: str, now: float) -> None:
         """Tell all other replicas of one more point; ``row`` is ``(width + 1,)``."""
-        del place
         self._waiting.append(msgspec.msgpack.encode(News(row[:-1].astype("<f4").tobytes(), account, now)))
         if self._sending is not None and not self._sending.done():
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,6 +35,7 @@ STRANGE = 0.99
 EDGE = 0.03
 """Of natural rows are answered with less lead than what is called near the boundary."""
 DIMENSIONS = (1.0, 64.0)
+NEIGHBOURS = 20
 MOST_KNOWN = 200_000
 
 
@@ -46,6 +48,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """And seldom exceeded."""
     unusual: float
     """Share of the frames close to an earlier one that are outside of that, or are answered otherwise than it."""
+    slack: float
+    """Points that such streams reach by themselves: where the model is unsure of a scene, answers go to and fro."""
     frames: int
 
 
@@ -59,8 +63,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """``(references,)``: how far apart natural rows lie there."""
     compared: int
     """Rows among which the following was measured."""
-    dimension: float
-    """How natural distances shrink with numbers: as ``n ** (-1 / dimension)`` (Levina and Bickel 2004)."""
+    dimension: bytes
+    """``(references,)``: how many dimensions natural rows fill there (Levina and Bickel 2004). Distances shrink with
+    their number as ``n ** (-1 / dimension)``; a stroke that only turns fills one or two, most rows five or more."""
     near: dict[str, float]
     """Share of natural rows -> distance to the nearest other, in units of the local spacing, that they undercut."""
     strange: float
@@ -74,20 +79,23 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, Expectation] = {}
     """Role -> what is usual in its streams."""
 
-    def limit(self, share: float, memory: int) -> float:
-        """The distance below which a row is too close, so that at a full memory ``share`` of natural rows are."""
+    def limit(self, share: float) -> float:
+        """The distance, in local units, below which a row is too close, so that ``share`` of natural rows are."""
         shares = np.array([float(name) for name in self.near])
-        value = float(np.interp(share, shares, np.array(list(self.near.values()))))
-        return float(value * (self.compared / max(memory, self.compared)) ** (1 / self.dimension))
+        return float(np.interp(share, shares, np.array(list(self.near.values()))))
 
 
 class Spacing:
     """Local spacing around a row: natural rows lie dense here and thin there, and so does what is too close."""
 
-    def __init__(self, rows: Floats, spacing: Floats) -> None:
-        """Short forms ``(references, width)``, and how far apart natural rows lie at each."""
+    def __init__(self, rows: Floats, spacing: Floats, shrink: Floats) -> None:
+        """Take short forms ``(references, width)``, and how far apart natural rows lie at each.
+
+        ``shrink`` is what becomes of that when there are as many rows as are remembered.
+        """
         self._table = np.ascontiguousarray(table_of(rows))
         self._spacing: list[float] = [float(value) for value in spacing]
+        self._shrink: list[float] = [float(value) for value in shrink]
         self._products = np.empty(len(rows), np.float32)
 
     def one(self, query: Floats, norm: float) -> tuple[float, float]:
@@ -109,7 +117,26 @@ class Spacing:
     def _of(self, nearest: int, squared: float) -> tuple[float, float]:
         distance = squared**0.5 if squared > 0 else 0.0
         spacing = self._spacing[nearest]
-        return 0.5 * (spacing + distance), distance / spacing
+        return 0.5 * (spacing + distance) * self._shrink[nearest], distance / spacing
+
+
+def spacing_of(reference: Reference, memory: int) -> Spacing:
+    """Local spacing among so many rows.
+
+    Raises:
+        ArtefactError: the reference contradicts itself.
+    """
+    spacing, dimension = (
+        np.frombuffer(part, "<f4").astype(np.float32) for part in (reference.spacing, reference.dimension)
+    )
+    rows = np.frombuffer(reference.rows, "<f4").astype(np.float32).reshape(len(spacing), -1)
+    return Spacing(rows, spacing, shrunk(len(spacing), memory, dimension))
+
+
+def shrunk(count: int, memory: int, dimension: NDArray[Any]) -> Floats:
+    """What is left of distances among ``count`` rows when there are ``memory`` of them."""
+    factor: Floats = ((count / max(memory, count)) ** (1 / dimension)).astype(np.float32)
+    return factor
 
 
 def table_of(rows: Floats) -> Floats:
@@ -142,13 +169,14 @@ def learn(
     references = min(len(short), REFERENCES)
     own = np.sort(apart[:references, :references], axis=1)[:, NEIGHBOUR - 1]
     spacing = np.maximum(own, np.median(own) * 1e-3)
-    ratio, strange = _ratios(apart, spacing)
+    dimension = dimensions_of(apart)[:references]
+    ratio, strange = _ratios(apart, spacing, shrunk(references, len(short), dimension))
     return Reference(
         encoding=encoder.kept,
         rows=short[:references].astype("<f4").tobytes(),
         spacing=spacing.astype("<f4").tobytes(),
         compared=len(short),
-        dimension=dimension_of(apart),
+        dimension=dimension.astype("<f4").tobytes(),
         near={f"{level:g}": float(np.quantile(ratio, level)) for level in LEVELS},
         strange=float(np.quantile(strange, STRANGE)),
         edge=_edge(scores),
@@ -205,20 +233,28 @@ def _distances(short: Floats) -> NDArray[np.float64]:
     return apart
 
 
-def _ratios(apart: NDArray[np.float64], spacing: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+def _ratios(
+    apart: NDArray[np.float64], spacing: NDArray[np.float64], shrink: Floats
+) -> tuple[NDArray[np.float64], ...]:
     """Distance to the nearest row, and to the nearest reference row, each in local units."""
     nearest = apart[:, : len(spacing)].argmin(axis=1)
     to_reference = apart[:, : len(spacing)].min(axis=1)
-    local = 0.5 * (spacing[nearest] + to_reference)
+    local = 0.5 * (spacing[nearest] + to_reference) * shrink[nearest]
     return apart.min(axis=1) / local, to_reference / spacing[nearest]
 
 
-def dimension_of(apart: NDArray[np.float64], neighbours: int = 20) -> float:
-    """Intrinsic dimension by maximum likelihood (Levina and Bickel 2004, with the mean of MacKay and Ghahramani)."""
-    near = np.sort(apart, axis=1)[:, : min(neighbours, len(apart) - 1)]
-    spread = np.log(near[:, -1:] / near[:, :-1])
-    mean = float(spread[np.isfinite(spread).all(axis=1)].mean())
-    return float(np.clip(1 / mean if mean > 0 else DIMENSIONS[1], *DIMENSIONS))
+def dimensions_of(apart: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intrinsic dimension around each row, by maximum likelihood (Levina and Bickel 2004), from distances ``(n, n)``.
+
+    The inverse is averaged over the row's neighbours, as MacKay and Ghahramani advise for all rows.
+    """
+    count = min(NEIGHBOURS, len(apart) - 1)
+    order = np.argsort(apart, axis=1)[:, :count]
+    near = np.take_along_axis(apart, order, axis=1)
+    inverse = np.log(near[:, -1:] / near[:, :-1]).mean(axis=1)
+    smooth = inverse[order].mean(axis=1)
+    dimensions: NDArray[np.float64] = np.clip(1 / np.maximum(smooth, 1 / DIMENSIONS[1]), *DIMENSIONS)
+    return dimensions
 
 
 def _edge(scores: NDArray[np.float64] | None) -> float:
@@ -253,8 +289,9 @@ def read_reference(report: bytes) -> Reference:
             f"the report of the check gateway.sequence cannot be read: {error}", remedy="run the check again."
         ) from error
     width = len(reference.encoding.directions) // 4 // max(1, len(reference.encoding.scale) // 4)
-    counts = (len(reference.rows) // 4, (len(reference.spacing) // 4) * width)
-    numbers = (reference.dimension, reference.strange, *reference.near.values())
-    if not width or counts[0] != counts[1] or not counts[0] or not all(value > 0 for value in numbers):
+    references = len(reference.spacing) // 4
+    fits = references * width == len(reference.rows) // 4 and len(reference.dimension) == len(reference.spacing)
+    numbers = (reference.strange, *reference.near.values(), *np.frombuffer(reference.spacing, "<f4"))
+    if not width or not references or not fits or not all(value > 0 for value in numbers):
         raise ArtefactError("the report of the check gateway.sequence contradicts itself", remedy="run it again.")
     return reference

@@ -25,7 +25,7 @@ class SequenceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     memory: Annotated[int, msgspec.Meta(ge=500, le=200_000)] = 20_000
     """Queries that are remembered for one model, 76 bytes each and what Python needs beside them."""
-    near: Annotated[float, msgspec.Meta(ge=0.001, le=0.2)] = 0.004
+    near: Annotated[float, msgspec.Meta(ge=0.001, le=0.2)] = 0.006
     """Share of natural queries that may by chance be too close to an earlier one when the memory is full."""
     coarsen: Points = 5.0
     """Points, of an account or at a place, from which on only labels are answered."""

@@ -1,0 +1,189 @@
+"""A model behind a configuration of the gateway, as an attacker meets it: guards, detail and budget, without the wire.
+
+What is refused, held or throttled tells the attacker nothing: it is taken for the answer that the row had before the
+attack. A throttled attacker waits and asks again. Each sample is attacked by somebody new, with guards that know of
+nothing but honest traffic; that is the attacker's best case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bartizan.core.digest import Digest
+from bartizan.core.errors import WorkError
+from bartizan.lifecycle.deploy.gateway.caller import Caller
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
+from bartizan.lifecycle.deploy.gateway.pipeline import Passage, Pipeline
+from bartizan.targets.detail import Detail
+from bartizan.targets.feasible import Space
+from bartizan.targets.protocol import Access, Labels, Rows, Scores, Target
+from bartizan.targets.tailored import Tailored
+
+BEGIN = 1_700_000_000.0
+PATIENCE = 3
+"""Times that a throttled attacker waits and asks again."""
+SHOWN = frozenset({Action.ALLOW, Action.FLAG, Action.COARSEN})
+ATTACKER = "attacker"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an attacker asks, who knows of the guards."""
+
+    name: str = "plain"
+    noise: float = 0.0
+    """Added to every query, in standard deviations of each column, or parts of the range of a pixel."""
+    accounts: int = 1
+    """Accounts that queries go round; 0: a new one for each."""
+    seconds: float = 1.0
+    """Between two queries."""
+
+
+MANNERS = (Manner(), Manner("noise", noise=0.02), Manner("accounts", accounts=0), Manner("drip", seconds=3600.0))
+
+
+class Guarded:
+    """See the module, and ``Target``.
+
+    Args:
+        make: a new pipeline that has seen honest traffic.
+        most: queries that the attacker's budget lets by, over all of the attack.
+        space: what a possible row is, for noise.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        make: Callable[[], Pipeline],
+        detail: Detail,
+        *,
+        manner: Manner | None = None,
+        most: float = float("inf"),
+        space: Space | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._target, self._pipeline = target, make()
+        self._told = Tailored(target, detail)
+        self._manner, self._most = manner or Manner(), most
+        self._space = space
+        self._rng = np.random.default_rng(seed)
+        self._now, self.asked, self.shown = BEGIN, 0, 0
+        self._innocent: int | None = None
+        self._wait = 0.0
+
+    @property
+    def name(self) -> str:
+        """See ``Target.name``."""
+        return self._target.name
+
+    @property
+    def offers(self) -> frozenset[Access]:
+        """See ``Target.offers``."""
+        return self._told.offers & {Access.LABELS, Access.SCORES}
+
+    @property
+    def classes(self) -> int:
+        """See ``Target.classes``."""
+        return self._target.classes
+
+    @property
+    def class_values(self) -> tuple[str, ...]:
+        """See ``Target.class_values``."""
+        return self._target.class_values
+
+    @property
+    def features(self) -> int:
+        """See ``Target.features``."""
+        return self._target.features
+
+    def labels(self, rows: Rows) -> Labels:
+        """See ``Target.labels``."""
+        given = [self._one(row) for row in rows]
+        return np.array([self._hidden() if label is None else label for _, label in given], dtype=np.int64)
+
+    def scores(self, rows: Rows) -> Scores:
+        """See ``Target.scores``. Where the label alone comes back, it stands for certainty."""
+        if Access.SCORES not in self.offers:
+            raise WorkError(f"{self.name} answers labels only")
+        certain = np.eye(self.classes)
+        found = []
+        for row in rows:
+            action, label = self._one(row)
+            if label is None:
+                found.append(certain[self._hidden()])
+            elif action is Action.COARSEN:
+                found.append(certain[label])
+            else:
+                found.append(np.asarray(self._told.scores(self._sent[None]))[0])
+        return np.array(found).reshape(len(rows), self.classes)
+
+    def retrain(self, rows: Rows, labels: Labels, *, seed: int) -> Target:
+        """See ``Target.retrain``."""
+        del rows, labels, seed
+        raise WorkError(f"{self.name} is served, not trained")
+
+    def _hidden(self) -> int:
+        """What an attacker makes of no answer: that nothing was won."""
+        return 0 if self._innocent is None else self._innocent
+
+    def _one(self, row: Rows) -> tuple[Action, int | None]:
+        """One query: what was done with it, and the label that came back."""
+        self._sent = self._changed(row)
+        if self.asked >= self._most:
+            return Action.REFUSE, None
+        number = self.asked % self._manner.accounts if self._manner.accounts else self.asked
+        for _ in range(PATIENCE):
+            action, answer = self._through(self._sent, f"key:{ATTACKER}{number}")
+            if action is not Action.THROTTLE:
+                break
+            self._now += self._wait + 1
+        self.asked += 1
+        self._now += self._manner.seconds
+        if action not in SHOWN or answer is None:
+            return action, None
+        label = int(answer.labels[0])
+        if self._innocent is None:
+            self._innocent = label
+        self.shown += 1
+        return action, label
+
+    def _changed(self, row: Rows) -> Rows:
+        """With noise, as far as a row stays one that can be."""
+        if not self._manner.noise or self._space is None:
+            return row
+        moved = row + self._manner.noise * self._space.scale * self._rng.standard_normal(row.shape)
+        return np.clip(moved, self._space.low, self._space.high).astype(row.dtype)
+
+    def _through(self, row: Rows, account: str) -> tuple[Action, Answer | None]:
+        passage = Passage()
+        asked = Asked(
+            request=str(self.asked),
+            caller=Caller(id=account, role="user", method="key"),
+            model=self.name.removeprefix("model:"),
+            digest=Digest(""),
+            rows=np.ascontiguousarray(row[None]),
+            now=self._now,
+        )
+        self._pipeline.before(asked, passage)
+        self._wait = passage.wait
+        if passage.stopped:
+            return passage.action, None
+        answer = answer_of(self._target, asked.rows)
+        self._pipeline.after(asked, answer, passage)
+        self._wait = passage.wait
+        return passage.action, answer
+
+
+def answer_of(target: Target, rows: Any) -> Answer:
+    """What a model answers to rows ``(batch, features)``."""
+    if Access.SCORES not in target.offers:
+        return Answer(target.labels(rows))
+    scores = target.scores(rows)
+    return Answer(scores.argmax(axis=1).astype(np.int64), scores)
+
+
+__all__ = ["MANNERS", "Guarded", "Manner", "answer_of"]

@@ -1,0 +1,97 @@
+"""The configuration that a gateway begins with: judged by a gate, and attacked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from fixtures.gateways import serving
+from fixtures.project import bartizan
+
+CHECKS = ("scan", "gateway.sequence", "gateway.outliers", "gateway.configuration")
+
+
+@pytest.fixture(scope="module")
+def begun(digits_project, tmp_path_factory):
+    """A digits project with the configuration of ``bartizan gateway init``, registered and assured."""
+    folder = tmp_path_factory.mktemp("begun") / "project"
+    shutil.copytree(digits_project, folder, symlinks=True)
+    only = [argument for check in CHECKS for argument in ("--only", check)]
+    for arguments in (("gateway", "init"), ("register",), ("assure", *only, "--gate", "gateway")):
+        done = bartizan(folder, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def judged(folder, ask_in):
+    code, out, said = ask_in(folder, "assure", "--only", "gateway.configuration", "--gate", "gateway", "--json")
+    assert code in {0, 1}, said
+    return code, out + said
+
+
+@pytest.mark.control("3.1-G4")
+def test_the_default_configuration_passes_the_policy_and_open_ones_do_not(begun, tmp_path, ask_in):
+    folder = tmp_path / "project"
+    shutil.copytree(begun, folder, symlinks=True)
+    listed = json.loads(ask_in(folder, "evidence", "list", "--json")[1])
+    (verdict,) = [item for item in listed if item["type"] == "verdict"]
+    assert (verdict["standing"], "document:gateway" in verdict["about"]) == ("holds", True), verdict
+    assert ask_in(folder, "gate", "evaluate", "gateway")[0] == 0
+    path = folder / "gateway.toml"
+    default = path.read_text()
+    opened = {
+        "gateway/strangers": '\n[role.anonymous]\noperations = ["infer"]\ndetail = "rounded-scores"\n',
+        "gateway/scores": '\n[role.chief]\nextends = "administrator"\nfactor = "not needed"\nbudgets = ["day"]\n',
+        "gateway/budget": '\n[role.free]\ndetail = "rounded-scores"\n',
+        "gateway/factor": "\n[policy]\nprivileged = []\n",
+    }
+    for rule, more in opened.items():
+        path.write_text(default + more)
+        assert ask_in(folder, "register")[0] == 0
+        code, said = judged(folder, ask_in)
+        assert code == 1, (rule, said)
+        found = json.loads(ask_in(folder, "evidence", "list", "--json")[1])
+        assert [item for item in found if item["what"] == "gateway.configuration"], rule
+    for guard in ("schema", "sequence"):
+        path.write_text(default.replace(f'use = "{guard}"', 'use = "rules"'))
+        assert ask_in(folder, "register")[0] == 0
+        assert judged(folder, ask_in)[0] == 1, guard
+    path.write_text(default)
+    assert ask_in(folder, "register")[0] == 0
+    assert judged(folder, ask_in)[0] == 0
+
+
+@pytest.mark.control("GL-3.11")
+def test_the_default_gateway_withstands_the_baseline_red_team_at_stated_rates(begun, ask_in):
+    """The rates that docs/gateway/defence.md states for the default: what needs scores cannot begin, and what gets by
+    with labels is stopped before most rows are lost, unless it asks from a new account each time.
+    """
+    code, out, said = ask_in(begun, "gateway", "delta", "--samples", "8", "--queries", "150", "--json")
+    assert code == 0, said
+    found = json.loads(out)
+    cells = {(cell["variant"], cell["attack"], cell["manner"]): cell for cell in found["attacks"]}
+    bare = min(cell["stood"] / cell["of"] for key, cell in cells.items() if key[0] == "no gateway")
+    assert bare <= 0.5
+    whole = {key[1:]: cell for key, cell in cells.items() if key[0] == "everything"}
+    for attack in ("evasion.square", "evasion.simba"):
+        for manner in ("plain", "noise", "accounts", "drip"):
+            assert whole[attack, manner]["answered"] is None  # labels alone: it cannot begin
+    for manner in ("plain", "noise", "drip"):
+        cell = whole["evasion.hopskipjump", manner]
+        assert cell["stood"] / cell["of"] >= 0.6, cell
+    dispersed = whole["evasion.hopskipjump", "accounts"]
+    assert dispersed["stood"] / dispersed["of"] > bare
+    (honest,) = [price for price in found["honest"] if price["variant"] == "everything"]
+    assert honest["stopped"] / honest["of"] <= 0.02
+    (before,) = [price for price in found["honest"] if price["variant"] == "no gateway"]
+    assert honest["right"] >= before["right"] - 0.02 * before["of"]
+    listed = json.loads(ask_in(begun, "evidence", "list", "--json")[1])
+    assert [item["standing"] for item in listed if item["what"] == "gateway.defence"] == ["holds"]
+
+
+def test_the_default_starts_and_answers_nobody_without_a_key(begun, digits_held_out):
+    with serving(begun, gate="gateway") as client:
+        assert client.ask("GET", "/v2/health/ready")[0] == 200
+        assert client.infer(digits_held_out[0][:1], model="digits")[0] == 401
