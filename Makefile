@@ -55,8 +55,8 @@ matrix: $(VENV)/dev ## Scan what many versions of the frameworks save, and what 
 	$(BIN)/python tests/matrix/run.py build/matrix
 	$(BIN)/python tests/matrix/installed.py
 
-soak: $(VENV)/dev ## The slow tests.
-	$(BIN)/python -m pytest -m slow
+soak: $(VENV)/dev ## The slow tests; the longest takes ten minutes: make soak MINUTES=60
+	BARTIZAN_SOAK_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -m slow
 
 lock: ## Pin every dependency with hashes (needs uv).
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in -o requirements/run.txt

@@ -139,7 +139,9 @@ def gateway(name, configuration, checks):
 SERVERS = {
     "floor": bare,
     "bartizan, protections": gateway("protections", USERS, ("scan",)),
-    "bartizan, protections + detection": gateway("detection", USERS + DETECTION, ("scan", "gateway.outliers", "gateway.sequence")),
+    "bartizan, protections + detection": gateway(
+        "detection", USERS + DETECTION, ("scan", "gateway.outliers", "gateway.sequence")
+    ),
     "mlflow": mlflow,
     "bentoml": bentoml,
     "litserve": litserve,
@@ -202,9 +204,10 @@ def one(name, start, made, bodies, seconds):
 def table(results, wanted):
     base = results[0].micros
     head = f"{wanted.rows} row(s) a request"
-    print(
-        f"\n{head:<34} {'CPU us':>9} {'x floor':>7} {'a second':>9} {'p50 ms':>9} {'p99 ms':>9} {'MiB':>8}  (at half load)"
-    )
+    columns = ("CPU us", "x floor", "a second", "p50 ms", "p99 ms", "MiB")
+    widths = (9, 7, 9, 9, 9, 8)
+    print(f"\n{head:<34} {' '.join(f'{name:>{width}}' for name, width in zip(columns, widths, strict=True))}")
+    print(f"{'':<34} {'(p50 and p99 at half of that load, from when each request was due)':>56}")
     for found in results:
         print(row(found, base))
         if wanted.histograms:

@@ -180,7 +180,7 @@ def test_full_scores_are_for_the_maintainers_role_alone_and_each_use_is_on_recor
     time.sleep(1)
     done = bartizan(folder, "audit", "search", "--reason", "who saw scores", "--json", "--limit", "9999")
     assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)
+    records = [each["record"] for each in json.loads(done.stdout)["found"]]
     logged = {record["id"]: record for record in records if record.get("detail") == "scores"}
     assert set(requests) <= logged.keys()
     assert {record["role"] for record in logged.values()} == {"administrator"}

@@ -18,13 +18,16 @@ from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway import registry
 from bartizan.lifecycle.deploy.gateway.admission import Admission
 from bartizan.lifecycle.deploy.gateway.admittance import Admittance, rights
+from bartizan.lifecycle.deploy.gateway.asgi import Bodies
 from bartizan.lifecycle.deploy.gateway.budgets.leased import LeasedBudgets
 from bartizan.lifecycle.deploy.gateway.budgets.slowing import Slowing
 from bartizan.lifecycle.deploy.gateway.casework import Casework
+from bartizan.lifecycle.deploy.gateway.chatting import Chats
 from bartizan.lifecycle.deploy.gateway.configuration import MAX_BYTES, Configuration
 from bartizan.lifecycle.deploy.gateway.expected import expected_columns
 from bartizan.lifecycle.deploy.gateway.front import Front
 from bartizan.lifecycle.deploy.gateway.guard import Guard, Material
+from bartizan.lifecycle.deploy.gateway.identity.keys import Change
 from bartizan.lifecycle.deploy.gateway.pipeline import Pipeline, Placed
 from bartizan.lifecycle.deploy.gateway.policy import Attributes, Policy
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, ROUTES
@@ -32,14 +35,16 @@ from bartizan.lifecycle.deploy.gateway.state import SharedState
 from bartizan.lifecycle.deploy.gateway.tailoring import Tailoring
 from bartizan.lifecycle.deploy.gateway.telemetry.counters import Counters
 from bartizan.lifecycle.deploy.gateway.telemetry.port import Telemetry
+from bartizan.lifecycle.deploy.gateway.upstream.settings import UpstreamSettings
 from bartizan.redteam.family import Material as Declared
-from bartizan.wiring.auditing import Recording
+from bartizan.wiring.auditing import Recording, act
 from bartizan.wiring.gatekeys import Identity, attributes_of
 from bartizan.wiring.gateway_telemetry import telemetry_of
 from bartizan.wiring.results import read_report
-from bartizan.wiring.reviewing import casework
+from bartizan.wiring.reviewing import casework, masker_of
 from bartizan.wiring.workspace import Workspace, load
 
+NO_DIGEST = Digest("")
 NOISE_KEY = "gateway-noise.key"
 KEY_BYTES = 32
 
@@ -55,12 +60,16 @@ class Parts:
         self.workspace, self.classes = workspace, models
         self._guards: dict[tuple[Digest, Digest], Guard] = {}
         self._front: Front | None = None
+        self._steered: tuple[Digest, Digest] = (NO_DIGEST, NO_DIGEST)
+        """Digests of the documents that the front is made from."""
         self._identity: Identity | None = None
         self._digests: dict[str, Digest] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._recording: Recording | None = None
         self._casework: Casework | None = None
+        self._chats: Chats | None = None
+        self.upstreams: tuple[UpstreamSettings, ...] = ()
         self.counters = Counters()
         self.telemetry = Telemetry(self.counters)
         self._left: list[Telemetry] = []
@@ -96,8 +105,9 @@ class Parts:
             BartizanError: it cannot be put into force; what was before stays.
         """
         configuration = admission.configuration
-        if self._front is None or self._front.configuration != configuration.digest:
-            self._front = self._made(configuration)
+        steered = (configuration.digest, admission.inputs.get(f"document:{configuration.policy.cedar}", NO_DIGEST))
+        if self._front is None or self._steered != steered:
+            self._front, self._steered = self._made(configuration), steered
         if admission.digest:
             self._digests[admission.model] = admission.digest
         if self._identity is not None and self._identity.passes is not None:
@@ -105,11 +115,17 @@ class Parts:
 
     def _made(self, configuration: Configuration) -> Front:
         """Everything of a configuration. Raises BartizanError when something of it cannot be had."""
-        roles, workspace = configuration.roles, self.workspace
+        roles, workspace, self.upstreams = configuration.roles, self.workspace, configuration.upstream
         if self._recording is None:
-            self._recording = Recording(workspace, configuration.audit, configuration=configuration.digest)
+            mask = masker_of(workspace, configuration.masking).content
+            self._recording = Recording(workspace, configuration.audit, configuration=configuration.digest, mask=mask)
         identity = Identity(
-            workspace, configuration.identity, self.state, anonymous="anonymous" in roles, policy=configuration.policy
+            workspace,
+            configuration.identity,
+            self.state,
+            anonymous="anonymous" in roles,
+            policy=configuration.policy,
+            changed=self._keys_changed,
         )
         identity.load()
         policy = Admittance(
@@ -138,6 +154,21 @@ class Parts:
         )
         self._replace(identity)
         return front
+
+    def _keys_changed(self, changes: tuple[Change, ...]) -> None:
+        """Record what became of API keys, whoever did it."""
+        loop, recording = self._loop, self._recording
+        if loop is None or recording is None:
+            return
+        records = [
+            act(
+                f"admin.key.{each.kind}",
+                configuration=self.front().configuration,
+                reasons=(f"{each.key}: {each.role}",),
+            )
+            for each in changes
+        ]
+        loop.call_soon_threadsafe(lambda: [recording.log.append(record) for record in records])
 
     def _told(self, configuration: Configuration) -> Telemetry:
         """Whoever is told of records and of what happens; numbers go on through a change of the configuration."""
@@ -210,6 +241,18 @@ class Parts:
         for task in self._tasks:
             task.cancel()
 
+    def chats(self, bodies: Bodies) -> Chats:
+        """Upstreams that are chatted with. Another configuration of them needs a restart."""
+        found = {}
+        for settings in self.upstreams:
+            if settings.speaks == "chat":
+                try:
+                    found[settings.name] = settings, load("bartizan.adapters.upstream.chat:ChatUpstream")(settings)
+                except ImportError as error:
+                    raise InputError("upstreams need a library", remedy="pip install 'bartizan[serve]'.") from error
+        self._chats = Chats(found, bodies)
+        return self._chats
+
     def pipeline(self, configuration: Configuration, material: Material) -> Pipeline:
         """Guards of one model. One whose settings and model stay the same keeps what it has learnt.
 
@@ -223,6 +266,11 @@ class Parts:
             guard = self._guards.get(key)
             if guard is None:
                 guard = self._guards[key] = registry.make(use, material)
+            if use.mode == "shadow" and getattr(guard, "must_enforce", False):
+                raise InputError(
+                    f"the guard {use.use} may not only watch {material.model}: the model is less certain than allowed",
+                    remedy='mode = "enforce".',
+                )
             placed.append(Placed(guard, use.mode == "enforce"))
         return Pipeline(placed)
 
@@ -246,6 +294,8 @@ class Parts:
         recording, self._recording = self._recording, None
         cases, self._casework = self._casework, None
         identity, self._identity = self._identity, None
+        if self._chats is not None:
+            await self._chats.close()
         if cases is not None:
             await asyncio.to_thread(cases.close)
         if recording is not None:

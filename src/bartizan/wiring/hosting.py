@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from bartizan.core.errors import ArtefactError, InputError, WorkError
 from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
 from bartizan.lifecycle.deploy.gateway.hosting import QUICK_MICROSECONDS, Asking, Direct, Host, Together
+from bartizan.lifecycle.deploy.gateway.upstream.settings import UpstreamSettings
 from bartizan.redteam.family import Material as Declared
 from bartizan.targets.protocol import Access, Labels, Rows, Scores, Target, Targets
 from bartizan.wiring.services import CheckServices
@@ -21,15 +23,67 @@ from bartizan.wiring.workspace import Workspace, load
 
 INLINE = frozenset({"onnx"})
 """Frameworks whose files are no code."""
+CLOSE_SECONDS = 5.0
 TRIALS = 20
 """Calls by which it is found out how quick a model is."""
 
 
 class Opened:
-    """A model that was opened: as the pipeline asks it, and as explanations ask it."""
+    """A model that was opened: as the pipeline asks it, and as explanations ask it, where they can."""
 
-    def __init__(self, host: Host, target: Target, thread: ThreadPoolExecutor, asking: Asking) -> None:
+    def __init__(
+        self, host: Host, target: Target | None, thread: ThreadPoolExecutor | None, asking: Asking | Host
+    ) -> None:
         self.host, self.target, self.thread, self.asking = host, target, thread, asking
+
+
+class Remote:
+    """A model that runs on an upstream. See ``hosting.Host``."""
+
+    scored = True
+    dtype = np.dtype("<f8")
+
+    def __init__(self, upstream: Any, features: int, classes: int) -> None:
+        self._upstream, self.features, self.classes = upstream, features, classes
+        self._prepared: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def answer(self, rows: Numbers, *, scores: bool) -> Answer:
+        """See ``Host.answer``. Raises UpstreamError."""
+        del scores  # they come with the labels, where there are any
+        if self._prepared is None:
+            self._loop = asyncio.get_running_loop()
+            self._prepared = self._loop.create_task(self._upstream.prepare())
+        try:
+            await asyncio.shield(self._prepared)
+        except WorkError:
+            self._prepared = None
+            raise
+        answer: Answer = await self._upstream.infer(rows)
+        return answer
+
+    def close(self) -> None:
+        """See ``Host.close``."""
+        if self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._upstream.close(), self._loop).result(CLOSE_SECONDS)
+
+
+def open_upstream(settings: UpstreamSettings, classes: tuple[str, ...], columns: tuple[str, ...]) -> Opened:
+    """A declared model that runs elsewhere.
+
+    Raises:
+        InputError: the upstream cannot be used as it is configured, or what asks it is not installed.
+    """
+    try:
+        module = "bartizan.adapters.upstream.inference"
+        if settings.speaks == "mlflow":
+            upstream = load(f"{module}:MlflowUpstream")(settings, classes, columns)
+        else:
+            upstream = load(f"{module}:InferenceUpstream")(settings, classes)
+    except ImportError as error:
+        raise InputError("upstreams need a library", remedy="pip install 'bartizan[serve]'.") from error
+    host = Remote(upstream, len(columns), len(classes))
+    return Opened(host, None, None, host)
 
 
 def open_model(workspace: Workspace, system: System, model: Artefact, hosting: str, material: Declared) -> Opened:
@@ -137,4 +191,4 @@ def check_classes(opened: Opened, system: System, model: Artefact) -> None:
         )
 
 
-__all__ = ["InlineTarget", "Opened", "check_classes", "open_model"]
+__all__ = ["InlineTarget", "Opened", "Remote", "check_classes", "open_model", "open_upstream"]

@@ -50,11 +50,12 @@ from bartizan.lifecycle.design.guidance import notice
 from bartizan.redteam.check import material_of
 from bartizan.redteam.family import Material
 from bartizan.targets.explanation import usual_row
+from bartizan.targets.protocol import Target
 from bartizan.wiring.assure import Situation, gate_of, situation
 from bartizan.wiring.backstage import Behind
 from bartizan.wiring.deciding import key_for
 from bartizan.wiring.gateway_parts import ChangedError, Parts, document_of, reports
-from bartizan.wiring.hosting import Opened, check_classes, open_model
+from bartizan.wiring.hosting import Opened, check_classes, open_model, open_upstream
 from bartizan.wiring.workspace import Workspace, load
 
 KIND = "verify"
@@ -175,21 +176,30 @@ class LedgerWorks:
         """See ``Works.open``. Only bytes of the digest that was admitted are opened."""
         if admission.inputs != self._inputs():
             raise ArtefactError("the system changed after it was admitted", remedy="wait for the next verification.")
-        configuration, name = admission.configuration, self._model.name
+        configuration = admission.configuration
         self.parts.take(admission)
         declared = material_of(self._system, self._model)
-        opened = open_model(self._workspace, self._system, self._model, configuration.of_model(name).hosting, declared)
+        opened = self._opened(configuration, declared)
         try:
             check_classes(opened, self._system, self._model)
             fitted = reports(self._workspace, self._evidence, self._model)
             material = self.parts.material(self._system, self._model, declared, fitted)
             pipeline = self.parts.pipeline(configuration, material)
             described = describe(self._system, self._model, opened, declared)
-            explain = explaining(opened, declared, described) if admission.grants.explanations else None
+            explain = explaining(opened.target, declared, described) if admission.grants.explanations else None
         except BaseException:
             opened.host.close()
             raise
         return Served(described, opened.host, pipeline, explain, opened.thread)
+
+    def _opened(self, configuration: Configuration, declared: Material) -> Opened:
+        name = self._model.name
+        upstream = configuration.upstream_of(name)
+        if upstream is not None:
+            classes = self._system.model_part(name).classes
+            return open_upstream(upstream, classes, tuple(declared.training.columns))
+        hosting = configuration.of_model(name).hosting
+        return open_model(self._workspace, self._system, self._model, hosting, declared)
 
     def confirm(self, admission: Admission) -> None:
         """See ``Works.confirm``."""
@@ -238,10 +248,14 @@ def configured(system: System) -> Configuration:
     return CLOSED if data is None else read_configuration(data, system)
 
 
-def explaining(opened: Opened, material: Material, described: Description) -> Callable[[Any], dict[str, Any]]:
-    """Explains rows against medians of the declared training data."""
+def explaining(
+    target: Target | None, material: Material, described: Description
+) -> Callable[[Any], dict[str, Any]] | None:
+    """Explains rows against medians of the declared training data; None for what runs on an upstream."""
+    if target is None:
+        return None
     usual = Usual(material.training.columns, usual_row(material.training.rows, material.space.categorical))
-    return lambda rows: {"explanations": explained(opened.target, np.asarray(rows, dtype=np.float64), usual, described)}
+    return lambda rows: {"explanations": explained(target, np.asarray(rows, dtype=np.float64), usual, described)}
 
 
 def holders(trust: Trust, gone: Withdrawals, now: datetime) -> tuple[Holder, ...]:
@@ -409,7 +423,9 @@ class Gateway:
         wanted, stack = self._wanted, contextlib.ExitStack()
         with stack:
             desk = Desk(lanes, bodies)
-            data = Application(self._parts.front, desk.handlers(), desk.model_of)
+            chats = self._parts.chats(bodies)
+            handlers = {**desk.handlers(), **chats.handlers()}
+            data = Application(self._parts.front, handlers, desk.model_of)
             served = [(self._server(data, wanted.tls), stack.enter_context(listening(wanted.host, wanted.port)))]
             if wanted.admin_port is not None:
                 listener = stack.enter_context(listening(wanted.admin_host, wanted.admin_port))

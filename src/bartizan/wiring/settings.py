@@ -33,8 +33,12 @@ SETTINGS = (
     Setting("pin", f"{STATE}/pin.json", "What was last seen of ledger and trust. Keep it apart from the ledger."),
     Setting("keys", f"{STATE}/keys", "Folder of key files."),
     Setting("audit", f"{STATE}/audit.db", "Audit log of the gateway: a path, or postgresql+psycopg://user@host/name."),
-    Setting("apikeys", f"{STATE}/apikeys.db", "API keys of the gateway: a path, or postgresql+psycopg://user@host/name."),
-    Setting("state", f"{STATE}/gateway.db", "What replicas of the gateway share: a path, memory://, valkeys://HOST:PORT."),
+    Setting(
+        "apikeys", f"{STATE}/apikeys.db", "API keys of the gateway: a path, or postgresql+psycopg://user@host/name."
+    ),
+    Setting(
+        "state", f"{STATE}/gateway.db", "What replicas of the gateway share: a path, memory://, valkeys://HOST:PORT."
+    ),
     Setting("cases", f"{STATE}/cases.db", "Cases for review: a path, or postgresql+psycopg://user@host/name."),
     Setting("service", "service", "Name of the key that signs results, verdicts and checkpoints."),
     Setting("origin", "", "Name of the ledger in its checkpoints. Empty: bartizan.local/NAME-OF-FOLDER."),

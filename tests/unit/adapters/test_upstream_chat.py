@@ -9,11 +9,13 @@ import logging
 import pytest
 
 from bartizan.adapters.upstream.chat import ChatUpstream
+from bartizan.core.errors import InputError
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.upstream import chat
 from bartizan.lifecycle.deploy.gateway.upstream.port import UpstreamError
 from bartizan.lifecycle.deploy.gateway.upstream.relay import relay
 from bartizan.lifecycle.deploy.gateway.upstream.settings import UpstreamSettings
+from bartizan.wiring import upstreams
 from fixtures.upstreams import Chat, asgi, bare, says
 
 MESSAGES = [{"role": "user", "content": "the secret of the house is aubergine"}]
@@ -405,3 +407,13 @@ def test_nothing_of_a_prompt_reaches_the_logs(caplog):
 
     stream, _ = asyncio.run(fail())
     assert "aubergine" not in caplog.text + stream.failure
+
+
+def test_wiring_gives_what_was_declared():
+    declared = UpstreamSettings(name="flowers", speaks="oip", url="https://models.example")
+    assert upstreams.inference(declared, ("a", "b")).name == "flowers"
+    assert upstreams.chat(settings()).name == "helper"
+    with pytest.raises(InputError, match="speaks chat"):
+        upstreams.inference(settings(), ("a", "b"))
+    with pytest.raises(InputError, match="speaks no chat"):
+        upstreams.chat(declared)

@@ -24,6 +24,7 @@ from bartizan.lifecycle.deploy.gateway.front import Front, Granted
 from bartizan.lifecycle.deploy.gateway.identity.refusal import FactorError, Unready
 from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, Route, Table
+from bartizan.lifecycle.deploy.gateway.upstream.relay import relay
 
 DIGEST_HEADER = "bartizan-model-digest"
 REQUEST_HEADER = "bartizan-request"
@@ -95,7 +96,20 @@ class Application:
         headers = [(b"bartizan-request", call.exchange.id.encode())]
         if call.exchange.digest and given.status == OK:
             headers.append((b"bartizan-model-digest", b"sha256:" + call.exchange.digest.encode()))
-        await asgi.answer(send, given, headers)
+        if given.stream is None:
+            await asgi.answer(send, given, headers)
+        else:
+            await self._streamed(call, given, send, headers)
+
+    async def _streamed(self, call: Call, given: Reply, send: asgi.Send, headers: asgi.RawHeaders) -> None:
+        """Send a stream, and record how it ended: that it began is on record already."""
+        try:
+            await relay(given.stream, call.receive, send, headers=headers)
+        finally:
+            exchange = call.exchange
+            exchange.operation, exchange.rows = f"{exchange.operation}.end", int(given.stream.usage.total)
+            exchange.reason = str(given.stream.ended or "left")
+            await self._kept(call, reply(given.status, None))
 
     async def _openly(self, call: Call) -> Reply:
         try:
@@ -133,7 +147,7 @@ class Application:
             if given.stream is None:
                 exchange.output = front.log.keyed(given.body)
             record = exchange.record(given.status)
-            waiting = front.log.append(record)
+            waiting = front.log.append(record, exchange.body)
             if waiting is not None:
                 await waiting
         except StoreError as error:
@@ -141,6 +155,9 @@ class Application:
             return reply(503, {"error": NOT_NOW}, {"retry-after": "1"})
         for watcher in front.watchers:
             watcher.observed(record)
+        if call.granted is not None and call.granted.role.pad_milliseconds:
+            # answers and refusals alike, the wait for the record included: their time tells little
+            await asyncio.sleep(call.granted.role.wait(exchange.microseconds / 1e6))
         return given
 
     async def _answered(self, call: Call) -> Reply:
@@ -166,13 +183,9 @@ class Application:
         call.granted = granted
         self._enter(caller.id)
         try:
-            given = await self._handlers[call.route.handler](call)
+            return await self._handlers[call.route.handler](call)
         finally:
             self._leave(caller.id)
-        wait = granted.role.wait(exchange.microseconds / 1e6) if granted.role.pad_milliseconds else 0
-        if wait:
-            await asyncio.sleep(wait)
-        return given
 
     async def _confirmed(self, call: Call, showing: Showing, digest: Digest, error: FactorError) -> Granted:
         """What is granted to a caller who shows a second factor."""

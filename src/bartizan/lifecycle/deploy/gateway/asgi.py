@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -36,8 +36,8 @@ class Reply(msgspec.Struct):
     body: bytes
     headers: RawHeaders = []
     kind: bytes = JSON
-    stream: AsyncIterator[bytes] | None = None
-    """What follows the body piece by piece, when its length is not known beforehand."""
+    stream: Any = None
+    """A ``ChatStream``, which comes in place of the body."""
 
 
 def reply(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Reply:
@@ -52,19 +52,10 @@ def raw(headers: Mapping[str, str]) -> RawHeaders:
 
 async def answer(send: Send, given: Reply, headers: RawHeaders) -> None:
     """Send an answer with ``headers`` besides its own."""
-    if given.stream is None:
-        length = (b"content-length", b"%d" % len(given.body))
-        start = [(b"content-type", given.kind), length, *_ALWAYS, *headers, *given.headers]
-        await send({"type": "http.response.start", "status": given.status, "headers": start})
-        await send({"type": "http.response.body", "body": given.body})
-        return
-    start = [(b"content-type", given.kind), *_ALWAYS, *headers, *given.headers]
+    length = (b"content-length", b"%d" % len(given.body))
+    start = [(b"content-type", given.kind), length, *_ALWAYS, *headers, *given.headers]
     await send({"type": "http.response.start", "status": given.status, "headers": start})
-    try:
-        async for part in given.stream:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-    finally:
-        await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": given.body})
 
 
 def fields(scope: Scope) -> dict[bytes, bytes]:

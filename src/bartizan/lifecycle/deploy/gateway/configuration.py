@@ -29,6 +29,7 @@ from bartizan.lifecycle.deploy.gateway.policy import PolicySettings
 from bartizan.lifecycle.deploy.gateway.review import ReviewSettings
 from bartizan.lifecycle.deploy.gateway.roles import Role, RoleSettings
 from bartizan.lifecycle.deploy.gateway.telemetry.settings import TelemetrySettings
+from bartizan.lifecycle.deploy.gateway.upstream.settings import UpstreamSettings, address
 
 DOCUMENT = "gateway"
 """Name of the declared document."""
@@ -68,6 +69,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     telemetry: TelemetrySettings = TelemetrySettings()
     guard: Annotated[tuple[dict[str, Any], ...], msgspec.Meta(max_length=MOST_GUARDS)] = ()
     model: dict[str, ModelSettings] = {}
+    upstream: Annotated[tuple[UpstreamSettings, ...], msgspec.Meta(max_length=64)] = ()
     audit: AuditSettings = AuditSettings()
 
 
@@ -87,7 +89,13 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = TelemetrySettings()
     guard: tuple[GuardUse, ...] = ()
     model: dict[str, ModelSettings] = {}
+    upstream: tuple[UpstreamSettings, ...] = ()
     audit: AuditSettings = AuditSettings()
+
+    def upstream_of(self, name: str) -> UpstreamSettings | None:
+        """The upstream that a model runs on; None when it runs here."""
+        wanted = self.of_model(name).upstream
+        return next((each for each in self.upstream if each.name == wanted), None) if wanted else None
 
     def of_model(self, name: str) -> ModelSettings:
         """How a model is served."""
@@ -123,6 +131,7 @@ def read(data: bytes, system: System) -> Configuration:
         telemetry=written.telemetry,
         guard=tuple(_use(table) for table in written.guard),
         model=written.model,
+        upstream=written.upstream,
         audit=check_audit(written.audit),
     )
     if faults := list(_faults(configuration, system)):
@@ -165,9 +174,24 @@ def _faults(configuration: Configuration, system: System) -> Iterable[str]:
     classes = {part.name: part.classes for part in system.declaration.model}
     named = set(configuration.model) | {name for use in configuration.guard for name in use.models}
     yield from (f"no model is called {name!r}" for name in sorted(named - classes.keys()))
+    yield from _upstream_faults(configuration)
     for name in sorted(configuration.model.keys() & classes.keys()):
         try:
             check_model(name, configuration.model[name], classes)
+        except InputError as error:
+            yield error.message
+
+
+def _upstream_faults(configuration: Configuration) -> Iterable[str]:
+    kinds = {each.name: each.speaks for each in configuration.upstream}
+    if len(kinds) != len(configuration.upstream):
+        yield "two upstreams have the same name"
+    for name, settings in configuration.model.items():
+        if settings.upstream and kinds.get(settings.upstream, "chat") == "chat":
+            yield f"model.{name}.upstream: {settings.upstream!r} is no upstream that classifies"
+    for each in configuration.upstream:
+        try:
+            address(each)
         except InputError as error:
             yield error.message
 

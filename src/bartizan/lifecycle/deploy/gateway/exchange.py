@@ -34,6 +34,8 @@ class Exchange:
     model = detail = source = input = output = signed_by = content = decision = reason = ""
     digest = Digest("")
     rows = 0
+    body: bytes | None = None
+    """Of the request, for the log to keep where the configuration says so."""
 
     def __init__(self, operation: str, configuration: Digest) -> None:
         self._began = time.perf_counter_ns()

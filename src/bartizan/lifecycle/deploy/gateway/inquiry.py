@@ -32,7 +32,7 @@ _LOG = logging.getLogger("bartizan.gateway")
 class Inquiry:
     """One question and what is known of it so far."""
 
-    __slots__ = ("answer", "asked", "call", "described", "granted", "lane", "question", "served")
+    __slots__ = ("answer", "asked", "call", "described", "granted", "lane", "microseconds", "question", "served")
 
     def __init__(self, call: Call, lane: Lane, served: Served, question: Question) -> None:
         exchange = call.exchange
@@ -48,6 +48,8 @@ class Inquiry:
             verified=exchange.signed_by,
         )
         self.answer: Answer | None = None
+        self.microseconds = 0
+        """Of processor time, on this thread, that the model took."""
 
 
 class Inquiries:
@@ -72,6 +74,7 @@ class Inquiries:
             raise RequestError(415, "compressed requests are not taken")
         body = await self._bodies.read(call.receive)
         exchange, signatures = call.exchange, call.front.signatures
+        exchange.body = body
         if signatures is not None:
             scope, role = call.scope, exchange.caller.role
             path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
@@ -97,6 +100,7 @@ class Inquiries:
             question = read(served.description)
         except RequestError:
             await self._spend(call, Cost(bytes=len(body)))  # mistakes cost, or they would be a free way to ask
+            _settle(call, 0)
             raise
         exchange.rows = count = len(question.rows)
         exchange.input = call.front.log.keyed(question.rows.tobytes())
@@ -115,7 +119,10 @@ class Inquiries:
             RequestError: a guard stops it, or the model cannot answer.
         """
         front, exchange, asked = inquiry.call.front, inquiry.call.exchange, inquiry.asked
-        answer = inquiry.answer = await self._answer(inquiry)
+        try:
+            answer = inquiry.answer = await self._answer(inquiry)
+        finally:
+            _settle(inquiry.call, inquiry.microseconds)
         passage = exchange.passage
         if passage.action == Action.HOLD:
             return None
@@ -136,6 +143,7 @@ class Inquiries:
             RequestError: see ``told``; what stands in for a model explains nothing.
         """
         served, lane = inquiry.served, inquiry.lane
+        _settle(inquiry.call, 0)
         if served is not lane.door.served:
             raise _out(lane)
         served.pipeline.before(inquiry.asked, inquiry.call.exchange.passage)
@@ -185,11 +193,12 @@ class Inquiries:
         except SandboxError as error:
             return await self._retried(inquiry, error)
         except WorkError as error:
+            if hasattr(error, "as_request_error"):
+                return await self._retried(inquiry, error)
             raise self._failed(inquiry, error) from error
         finally:
             served.busy -= 1
-        if inquiry.call.front.budgets is not None:
-            self._settle(inquiry, (time.thread_time_ns() - began) // 1000)
+        inquiry.microseconds += (time.thread_time_ns() - began) // 1000
         if served.withdrawn:
             raise _out(inquiry.lane)
         if exchange.source == FALLBACK:
@@ -199,14 +208,7 @@ class Inquiries:
         self._stop(inquiry)
         return answer
 
-    def _settle(self, inquiry: Inquiry, microseconds: int) -> None:
-        """Take what the model's work has cost, now that it is known."""
-        call, budgets = inquiry.call, inquiry.call.front.budgets
-        taken = Cost(requests=0, microseconds=microseconds)
-        if budgets is not None:
-            budgets.settle(call.exchange.caller, inquiry.granted.budgets, call.exchange.model, taken, call.exchange.now)
-
-    async def _retried(self, inquiry: Inquiry, error: SandboxError) -> Answer:
+    async def _retried(self, inquiry: Inquiry, error: WorkError) -> Answer:
         """The model failed while it was asked: it is out, and what stands in for it is asked, once."""
         refused = self._failed(inquiry, error)
         if inquiry.call.exchange.source == FALLBACK:
@@ -250,6 +252,14 @@ def granted(call: Call) -> Granted:
     if call.granted is None:
         raise RequestError(403, "this is not granted", reason="no policy was asked")
     return call.granted
+
+
+def _settle(call: Call, microseconds: int) -> None:
+    """Take what the model's work has cost, now that it is known: once for everything that was reserved."""
+    budgets, exchange = call.front.budgets, call.exchange
+    if budgets is not None:
+        taken = Cost(requests=0, microseconds=microseconds)
+        budgets.settle(exchange.caller, granted(call).budgets, exchange.model, taken, exchange.now)
 
 
 def _out(lane: Lane) -> RequestError:

@@ -19,6 +19,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     hosting: Literal["auto", "process", "inline"] = "auto"
     """Where it runs: ``process`` confines it in a process of its own; ``inline`` is for ONNX files, which are no code;
     ``auto`` takes ``inline`` where it can."""
+    upstream: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    """Name of the ``[[upstream]]`` that runs it; empty: it runs here."""
     fallback: Annotated[str, msgspec.Meta(max_length=128, pattern=r"^(none|(rule|model):.+)$")] = NO_ANSWER
     """What answers while it is withdrawn, revoked, altered or failing: ``rule:LABEL`` always answers that class,
     ``model:NAME`` is another declared model with the same classes, ``none`` is no answer."""
