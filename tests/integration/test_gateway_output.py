@@ -288,7 +288,7 @@ def test_attack_success_is_measured_at_each_level_of_detail_and_a_gate_can_bound
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     (digest,) = [each["envelope"] for each in found if each["what"] == "gateway.detail"]
-    said = json.loads(bartizan(folder, "evidence", "show", digest, "--json").stdout)["predicate"]
+    said = json.loads(bartizan(folder, "evidence", "show", digest).stdout)["predicate"]
     metrics = said["metrics"]
     aims = ("evasion", "membership", "membership_without_training", "attribute", "extraction", "log_loss")
     for level in ("labels_only", "confidence_in_3_buckets", "scores_to_2_digits"):

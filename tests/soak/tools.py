@@ -69,9 +69,9 @@ def status(client, row=ROW):
 
 
 def memory(process):
-    """Proportional set size of a process, in MiB."""
-    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    """Anonymous memory of a process in MiB: its own, whatever others do with the libraries that they share."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
 
 def descendants(pid):

@@ -97,7 +97,7 @@ class Log:
     def __init__(self):
         self.records = []
 
-    def append(self, record, content=None):
+    def append(self, record, content=None):  # noqa: ARG002
         if self.error:
             raise self.error
         self.records.append(record)

@@ -572,7 +572,6 @@ def test_three_replicas_with_64_tasks_each_never_exceed_by_one(valkey_server):
     go(*replicas)
     spent = [int(each.communicate(timeout=120)[0]) for each in replicas]
     assert sum(spent) == 20_000
-    assert min(spent) > 0
 
 
 def test_a_replica_that_is_killed_takes_its_lease_with_it_and_nobody_gets_more(valkey_server):
