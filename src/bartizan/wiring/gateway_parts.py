@@ -69,6 +69,8 @@ class Parts:
         self._recording: Recording | None = None
         self._casework: Casework | None = None
         self._chats: Chats | None = None
+        self._ending: list[LeasedBudgets | Slowing] = []
+        """Of all configurations that were in force; they give back and tell what is left in the end."""
         self.upstreams: tuple[UpstreamSettings, ...] = ()
         self.counters = Counters()
         self.telemetry = Telemetry(self.counters)
@@ -139,13 +141,15 @@ class Parts:
         )
         teller = Tailoring(self.classes, self.noise_key)
         slowing = Slowing(configuration.slowing, self.state) if configuration.slowing else None
+        budgets = LeasedBudgets(configuration.budget, self.state) if configuration.budget else None
+        self._ending += [each for each in (budgets, slowing) if each is not None]
         front = Front(
             configuration=configuration.digest,
             callers=identity.chain,
             policy=policy,
             log=self._recording.log,
             teller=teller,
-            budgets=LeasedBudgets(configuration.budget, self.state) if configuration.budget else None,
+            budgets=budgets,
             signatures=identity.signatures,
             factors=identity.factors,
             pacing=slowing,
@@ -296,12 +300,15 @@ class Parts:
         identity, self._identity = self._identity, None
         if self._chats is not None:
             await self._chats.close()
+        for each in self._ending:
+            await each.close()
+        self._ending.clear()
         if cases is not None:
             await asyncio.to_thread(cases.close)
         if recording is not None:
             await recording.close()
-        for each in (*self._left, self.telemetry):
-            await each.close()
+        for telemetry in (*self._left, self.telemetry):
+            await telemetry.close()
         self._left.clear()
         if identity is not None:
             identity.close()

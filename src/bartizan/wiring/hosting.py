@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bartizan.core.errors import ArtefactError, InputError, WorkError
+from bartizan.core.errors import ArtefactError, InputError, SandboxError, WorkError
 from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
 from bartizan.lifecycle.deploy.gateway.hosting import QUICK_MICROSECONDS, Asking, Direct, Host, Together
@@ -143,6 +143,15 @@ class _Isolated:
         """See ``Asking.ask``."""
         labels = self.target.labels(rows)  # type: ignore[arg-type]  # targets take float32 as well
         return Answer(labels, self.target.scores(rows) if scores and self.scored else None)  # type: ignore[arg-type]
+
+    def clock(self) -> float:
+        """Seconds of processor time that the process has used; 0 where the platform does not say."""
+        try:
+            return float(self.target.clock())  # type: ignore[attr-defined]  # a target in a process has it
+        except SandboxError:
+            raise
+        except WorkError:
+            return 0.0
 
     def close(self) -> None:
         """End the process."""

@@ -83,7 +83,7 @@ class Asked:
 class Answer:
     """What the model answered. Guards read it; the pipeline alone writes to it."""
 
-    __slots__ = ("labels", "scores", "source")
+    __slots__ = ("labels", "microseconds", "scores", "source")
 
     def __init__(
         self, labels: NDArray[np.int64], scores: NDArray[np.float64] | None = None, source: str = "model"
@@ -93,7 +93,9 @@ class Answer:
         self.scores = scores
         """Probabilities, ``(batch, classes)``; None when the model has none."""
         self.source = source
-        """``model``, ``cache``, ``rule`` or ``fallback``."""
+        """``model``, ``cache``, ``rule``, ``review`` or ``fallback``."""
+        self.microseconds = 0
+        """Of processor time that it took beside the event loop, as far as the host knows; its share of a batch."""
 
 
 class Guard(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -140,12 +141,22 @@ class Together:
             return []
         try:
             rows = batch[0].rows if len(batch) == 1 else np.concatenate([one.rows for one in batch])
+            began = self._clock()
             whole = self._model.ask(rows, scores=any(one.scores for one in batch))
+            spent = self._clock() - began
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             if len(batch) == 1 or not isinstance(error, WorkError) or type(error) is not WorkError:
                 return [(one, error) for one in batch]
             return [pair for one in batch for pair in self._asked([one])]
-        return list(zip(batch, _parts(whole, [len(one.rows) for one in batch]), strict=True))
+        parts = _parts(whole, [len(one.rows) for one in batch])
+        for one, part in zip(batch, parts, strict=True):
+            part.microseconds = int(1e6 * spent * len(one.rows) / len(rows))
+        return list(zip(batch, parts, strict=True))
+
+    def _clock(self) -> float:
+        """Seconds of processor time of the model's own process where that is known, else of this thread."""
+        clock = getattr(self._model, "clock", None)
+        return time.thread_time() + (clock() if clock is not None else 0.0)
 
 
 def _settle(one: _Waiting, outcome: Answer | Exception) -> None:
