@@ -91,8 +91,8 @@ def test_whoever_shows_nothing_is_nobody_unless_nobody_has_a_role():
         "Bearer btz_x",
         "Bearer xyz",
         "Digest x",
-        f"Token {SECRET}",
-        f"Bearer  {SECRET}",
+        pytest.param(f"Token {SECRET}", id="another scheme"),
+        pytest.param(f"Bearer  {SECRET}", id="two blanks"),
         "x" * 50_000,
     ],
 )
