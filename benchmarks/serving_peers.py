@@ -24,7 +24,7 @@ from common import promise
 from serving_load import Server, free_port, measured, request
 
 HERE = Path(__file__).parent
-PEERS = Path(os.environ.get("BARTIZAN_PEERS", "/tmp/peers5"))
+PEERS = Path(os.environ.get("BARTIZAN_PEERS", "build/peers"))
 
 
 USERS = """

@@ -114,7 +114,7 @@ def test_settings_of_the_files_are_settings_of_the_program():
 
 
 def test_drain_ends_before_it_is_cut_short():
-    from bartizan.wiring.serving import GRACEFUL_SECONDS  # noqa: PLC0415
+    from bartizan.wiring.gateway_server import GRACEFUL_SECONDS  # noqa: PLC0415
 
     spec = pod(WORKLOADS["gateway"])
     (waited,) = re.findall(

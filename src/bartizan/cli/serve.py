@@ -12,7 +12,8 @@ from bartizan.cli.main import FOUND, OK
 from bartizan.cli.output import say, show, workspace
 from bartizan.core.errors import InputError
 from bartizan.lifecycle.deploy.gateway.admission import Admission
-from bartizan.wiring.serving import Gateway, Tls, Wanted
+from bartizan.wiring.gateway_server import Gateway
+from bartizan.wiring.serving import Tls, Wanted
 
 MAX_PORT = 65535
 

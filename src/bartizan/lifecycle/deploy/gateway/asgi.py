@@ -20,6 +20,8 @@ BODY_SECONDS = 10.0
 """Time in which the body of a request has to be here."""
 TICK_SECONDS = 1.0
 """How often overdue bodies are looked for."""
+FIGURES = 15
+"""Of a length that may be the truth."""
 FORGIVEN = 4
 """So many times the largest body is read to its end before it is refused; more is cut off."""
 JSON = b"application/json"
@@ -112,12 +114,14 @@ class Bodies:
                     self._late.add(task)
                     task.cancel()
 
-    async def read(self, receive: Receive) -> bytes:
-        """The whole body.
+    async def read(self, receive: Receive, length: bytes = b"") -> bytes:
+        """The whole body; ``length`` is what its header field says of it.
 
         Raises:
             RequestError: it is too large, too slow, or ends early.
         """
+        if len(length) > FIGURES or (length.isdigit() and int(length) > FORGIVEN * self.most_bytes):
+            raise self._too_large()
         task = asyncio.current_task()
         self._until[task] = time.monotonic() + self._seconds
         try:

@@ -51,7 +51,7 @@ class Chats:
         """One chat, whole or streamed."""
         if call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != asgi.JSON:
             raise RequestError(415, "requests are application/json")
-        body = await self._bodies.read(call.receive)
+        body = await self._bodies.read(call.receive, call.headers.get(b"content-length", b""))
         settings, upstream = self._named(call, chat.asked_for(body))
         exchange = call.exchange
         exchange.input = call.front.log.keyed(body)

@@ -72,7 +72,7 @@ class Inquiries:
                 raise RequestError(415, "requests are application/json, or tensors with the length of their head")
         if b"content-encoding" in call.headers and call.headers[b"content-encoding"].lower() != b"identity":
             raise RequestError(415, "compressed requests are not taken")
-        body = await self._bodies.read(call.receive)
+        body = await self._bodies.read(call.receive, call.headers.get(b"content-length", b""))
         exchange, signatures = call.exchange, call.front.signatures
         exchange.body = body
         if signatures is not None:
