@@ -26,6 +26,8 @@ from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
 from bartizan.lifecycle.deploy.gateway.audit.writer import Item, Rhythm, Writer, item
 
 NO_DIGEST = Digest("")
+GATHER_SECONDS, SEVERAL = 0.001, 3
+"""While several come at a time, so long is waited for more: a commit costs as much as ten records."""
 RETRY_SECONDS = 0.5
 TICK_SECONDS = 0.25
 SYSTEM = "gateway"
@@ -75,6 +77,8 @@ class Trail:
         self._future: Batched | None = None
         self._flying: Batched | None = None
         self._busy = self._closed = False
+        self._together = 0
+        """Records of the batch before."""
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -170,14 +174,17 @@ class Trail:
         if self._loop is None:
             return
         self._busy = True
-        if self.durable:
+        if self.durable and self._together < SEVERAL:
             self._loop.call_soon(self._hand_over)
+        elif self.durable:
+            self._loop.call_later(GATHER_SECONDS, self._hand_over)
         else:
             self._loop.call_later(self._settings.linger_ms / 1000, self._hand_over)
 
     def _hand_over(self) -> None:
         batch, future = self._waiting, self._future
         self._waiting, self._future, self._bytes = [], None, 0
+        self._together = len(batch)
         self._in_flight, self._flying = len(batch), future
         self._jobs.put(batch)
 
