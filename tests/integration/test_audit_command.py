@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -176,8 +177,11 @@ def test_retention_outlives_the_detection_lag_and_an_exported_log_verifies_offli
     code, out, _ = ask_in(folder, "audit", "retain", "--json")
     assert (code, json.loads(out)["bodies"]["answered"]) == (0, 0)  # nothing is older than 60 days
     _, out, _ = ask_in(folder, "audit", "search", "--operation", "infer", "--limit", "1000", "--reason", "t", "--json")
-    for hit in json.loads(out)["found"]:
-        assert hit["kept_until"] > hit["at"]
+    found = json.loads(out)["found"]
+    assert len(found) == COUNT
+    for hit in found:
+        kept = datetime.fromisoformat(hit["kept_until"]) - datetime.fromisoformat(hit["at"])
+        assert kept > timedelta(days=30)
     whole = tmp_path / "whole.json"
     code, _, said = ask_in(folder, "audit", "export", "--limit", "1000", "-o", str(whole), "--reason", "late question")
     assert code == 0, said

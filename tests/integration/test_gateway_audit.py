@@ -60,6 +60,11 @@ def found(folder, *arguments):
     return json.loads(out)["found"]
 
 
+def hit_of(folder, request):
+    [hit] = found(folder, "--id", request)
+    return hit
+
+
 def verified(folder):
     code, out = command(folder, "audit", "verify", "--json")
     report = json.loads(out)
@@ -122,13 +127,16 @@ def test_a_given_answer_is_traced_to_request_model_configuration_and_identity(fo
         )
         headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         given = [client.raw("POST", "/v2/models/digits/infer", body, headers) for _ in range(3)]
-        client.infer(rows[4], key)
+        another = client.infer(rows[4], key)
+        assert another[0] == 200
         code, _ = command(folder, "serve", "--gate", "deploy", "--port", "0")
         assert code != 0  # a second gateway on the same log
         assert {status for status, _, _ in given} == {200}
         _, fields, answer = given[1]
         name, model = fields["bartizan-request"], fields["bartizan-model-digest"].removeprefix("sha256:")
         by_name = found(folder, "--id", name)
+        same = [each["bartizan-request"] for _, each, _ in given]
+        inputs = [hit_of(folder, each)["record"]["input"] for each in (*same, another[1]["bartizan-request"])]
         path = tmp_path / "answer.json"
         path.write_bytes(answer)
         by_answer = found(folder, "--answer", str(path))
@@ -141,6 +149,9 @@ def test_a_given_answer_is_traced_to_request_model_configuration_and_identity(fo
     assert record["caller"].removeprefix("key:") in {identity["id"], identity.get("caller")}
     assert (record["role"], record["operation"], record["rows"]) == ("engineer", "infer", 1)
     assert record["input"]
+    assert inputs[:3] == [record["input"]] * 3  # the same row asked again
+    assert inputs[3]
+    assert inputs[3] != record["input"]
     assert name in [each["record"]["id"] for each in by_answer]
     assert {each["record"]["output"] for each in by_answer} == {record["output"]}
     proof = tmp_path / "proof.json"
@@ -150,8 +161,11 @@ def test_a_given_answer_is_traced_to_request_model_configuration_and_identity(fo
     assert json.loads(out)["records"][0]["id"] == name
 
 
-def acknowledged(folder, key, row, seconds, callers=8):
-    """Ids of requests that were answered before the gateway was killed in the middle of its work."""
+def acknowledged(folder, key, row, enough, callers=8):
+    """Ids of requests that were answered before the gateway was killed in the middle of its work.
+
+    It is killed once ``enough`` were, while its callers go on asking.
+    """
     told, stop = [], threading.Event()
     with serving(folder, recheck="60s", kill=True) as client:
         first = client.infer(row, key, model="digits")
@@ -170,18 +184,21 @@ def acknowledged(folder, key, row, seconds, callers=8):
         threads = [threading.Thread(target=ask) for _ in range(callers)]
         for thread in threads:
             thread.start()
-        time.sleep(seconds)
+        began = time.monotonic()
+        while len(told) < enough and time.monotonic() - began < PATIENCE:
+            time.sleep(0.001)
         client.process.kill()
         stop.set()
         for thread in threads:
             thread.join()
+    assert len(told) >= enough
     return told
 
 
 def killed_again_and_again(folder, row, rounds, seed):
     key, generator, told = key_of(folder, "engineer"), random.Random(seed), []
     for _ in range(rounds):
-        told += acknowledged(folder, key, row, generator.uniform(0.05, 0.5))
+        told += acknowledged(folder, key, row, generator.randint(6, 100))
         verified(folder)
     kept = {hit["record"]["id"] for hit in found(folder, "--operation", "infer")}
     assert len(told) > 5 * rounds

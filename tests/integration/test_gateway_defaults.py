@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,20 @@ from fixtures.gateways import serving
 from fixtures.project import bartizan
 
 CHECKS = ("scan", "gateway.sequence", "gateway.outliers", "gateway.configuration")
+OPENED = {
+    "Whoever can reach it is told ": '\n[role.anonymous]\noperations = ["infer"]\ndetail = "rounded-scores"\n',
+    "Unrounded scores for chief ": (
+        '\n[role.chief]\nextends = "administrator"\nfactor = "not needed"\nbudgets = ["day"]\n'
+    ),
+    "What free asks is counted over no day ": '\n[role.free]\ndetail = "rounded-scores"\n',
+    "operator may act without ": "\n[policy]\nprivileged = []\n",
+}
+"""What opens a configuration, by the weakness that is found."""
+PAGE = Path(__file__).parents[2] / "docs" / "gateway" / "defence.md"
+STATED = {
+    what: int(percent) / 100 for what, percent in re.findall(r"(?m)^\| (.+) \| (\d+) % \|$", PAGE.read_text("utf-8"))
+}
+"""Rates that the page states, by what is counted."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +47,16 @@ def judged(folder, ask_in):
     return code, out + said
 
 
+def weakness(folder, ask_in):
+    """What the one standing statement about the configuration says is worst."""
+    listed = json.loads(ask_in(folder, "evidence", "list", "--json")[1])
+    standing = [each for each in listed if (each["what"], each["standing"]) == ("gateway.configuration", "holds")]
+    (digest,) = [each["envelope"] for each in standing]
+    said = json.loads(ask_in(folder, "evidence", "show", digest)[1])["predicate"]
+    assert said["result"] == "FAILED"
+    return said["summary"]
+
+
 @pytest.mark.control("3.1-G4")
 def test_the_default_configuration_passes_the_policy_and_open_ones_do_not(begun, tmp_path, ask_in):
     folder = tmp_path / "project"
@@ -41,23 +67,17 @@ def test_the_default_configuration_passes_the_policy_and_open_ones_do_not(begun,
     assert ask_in(folder, "gate", "evaluate", "gateway")[0] == 0
     path = folder / "gateway.toml"
     default = path.read_text()
-    opened = {
-        "gateway/strangers": '\n[role.anonymous]\noperations = ["infer"]\ndetail = "rounded-scores"\n',
-        "gateway/scores": '\n[role.chief]\nextends = "administrator"\nfactor = "not needed"\nbudgets = ["day"]\n',
-        "gateway/budget": '\n[role.free]\ndetail = "rounded-scores"\n',
-        "gateway/factor": "\n[policy]\nprivileged = []\n",
-    }
-    for rule, more in opened.items():
+    for summary, more in OPENED.items():
         path.write_text(default + more)
         assert ask_in(folder, "register")[0] == 0
         code, said = judged(folder, ask_in)
-        assert code == 1, (rule, said)
-        found = json.loads(ask_in(folder, "evidence", "list", "--json")[1])
-        assert [item for item in found if item["what"] == "gateway.configuration"], rule
+        assert code == 1, (summary, said)
+        assert weakness(folder, ask_in).startswith(summary)
     for guard in ("schema", "sequence"):
         path.write_text(default.replace(f'use = "{guard}"', 'use = "rules"'))
         assert ask_in(folder, "register")[0] == 0
         assert judged(folder, ask_in)[0] == 1, guard
+        assert weakness(folder, ask_in).startswith(f"The guard {guard} is not used")
     path.write_text(default)
     assert ask_in(folder, "register")[0] == 0
     assert judged(folder, ask_in)[0] == 0
@@ -66,27 +86,29 @@ def test_the_default_configuration_passes_the_policy_and_open_ones_do_not(begun,
 @pytest.mark.control("GL-3.11")
 def test_the_default_gateway_withstands_the_baseline_red_team_at_stated_rates(begun, ask_in):
     """The rates that docs/gateway/defence.md states for the default: what needs scores cannot begin, and what gets by
-    with labels is stopped before most rows are lost, unless it asks from a new account each time.
+    with labels is stopped before most rows are lost, unless it asks from a new account each time. The baseline is
+    evasion; extraction and membership are measured by ``gateway.extraction-budget`` and ``gateway.detail``.
     """
     code, out, said = ask_in(begun, "gateway", "delta", "--samples", "8", "--queries", "150", "--json")
     assert code == 0, said
     found = json.loads(out)
     cells = {(cell["variant"], cell["attack"], cell["manner"]): cell for cell in found["attacks"]}
     bare = min(cell["stood"] / cell["of"] for key, cell in cells.items() if key[0] == "no gateway")
-    assert bare <= 0.5
+    assert bare <= STATED["rows that stand without the gateway, at most"]
     whole = {key[1:]: cell for key, cell in cells.items() if key[0] == "everything"}
     for attack in ("evasion.square", "evasion.simba"):
         for manner in ("plain", "noise", "accounts", "drip"):
             assert whole[attack, manner]["answered"] is None  # labels alone: it cannot begin
     for manner in ("plain", "noise", "drip"):
         cell = whole["evasion.hopskipjump", manner]
-        assert cell["stood"] / cell["of"] >= 0.6, cell
+        assert cell["stood"] / cell["of"] >= STATED["rows that stand with it, at least"], cell
     dispersed = whole["evasion.hopskipjump", "accounts"]
     assert dispersed["stood"] / dispersed["of"] > bare
     (honest,) = [price for price in found["honest"] if price["variant"] == "everything"]
-    assert honest["stopped"] / honest["of"] <= 0.02
+    assert honest["stopped"] / honest["of"] <= STATED["honest questions that are stopped, at most"]
     (before,) = [price for price in found["honest"] if price["variant"] == "no gateway"]
-    assert honest["right"] >= before["right"] - 0.02 * before["of"]
+    lost = (before["right"] - honest["right"]) / before["of"]
+    assert lost <= STATED["honest questions that lose their right answer, at most"]
     listed = json.loads(ask_in(begun, "evidence", "list", "--json")[1])
     assert [item["standing"] for item in listed if item["what"] == "gateway.defence"] == ["holds"]
 

@@ -78,6 +78,7 @@ operations = ["infer"]
 
 [role.device]
 operations = ["infer"]
+detail = "rounded-scores"
 signed_input = true
 
 [role.analyst]
@@ -101,6 +102,10 @@ factor = "needed"
 operations = ["explain"]
 explanations = true
 factor = "needed"
+
+[[guard]]
+use = "sanitise"
+sources = {{ scanner = [] }}
 """
 POLICIES = """
 @id("everybody may do what their role may, but analysts")
@@ -143,7 +148,8 @@ def gateway(tumour_project, tmp_path_factory, issuer):
 
     def change(declared):
         (folder / "policies.cedar").write_text(POLICIES)
-        return declared.replace('output = "scores"', 'output = "scores"\nexplanations = ["security", "risk-owner"]')
+        bounded = declared.replace('split = "train"', 'ranges = { "mean_radius" = [0.0, 40.0] }\nsplit = "train"', 1)
+        return bounded.replace('output = "scores"', 'output = "scores"\nexplanations = ["security", "risk-owner"]')
 
     configured(tumour_project, folder, text, change=change, also=DECLARED)
     secret = folder / ".bartizan" / "keys" / "north.hmac"
@@ -292,10 +298,15 @@ def test_a_one_time_code_lets_a_key_do_what_is_privileged(gateway):
 
     wrong = f"{(int(now()) + 1) % 10**6:06d}"
     assert explain(gateway, key, bartizan_otp=wrong)[0] == 401
-    time.sleep(1)  # the gateway has seen the enrolment
-    used = now()
-    assert explain(gateway, key, bartizan_otp=used)[0] == 200
-    assert explain(gateway, key, bartizan_otp=used)[0] == 401
+    shown = []
+
+    def accepted():
+        shown.append(now())
+        return explain(gateway, key, bartizan_otp=shown[-1])[0] == 200
+
+    assert until(accepted), "the gateway sees the enrolment"
+    assert explain(gateway, key, bartizan_otp=shown[-1])[0] == 401
+    assert explain(gateway, key, bartizan_otp=wrong)[0] == 401
     assert explain(gateway, key)[0] == 200, "for explanations a code lasts for some minutes"
 
 
@@ -403,6 +414,35 @@ def test_the_source_of_each_input_is_verified_and_logged(gateway, device):
     assert (status, record["decision"]) == (401, "refused")
     assert not record.get("signed_by")
     assert any("signed input" in reason for reason in record["reasons"])
+
+
+@pytest.mark.control("4.2-c")
+def test_the_chain_is_chosen_by_the_kind_of_rows_and_by_who_signed_them(gateway, device):
+    """No chain is named: a table's values are clipped. What the scanner signs is trusted, and goes on as it is."""
+    header, *lines = (gateway.folder / "data" / "train.csv").read_text().splitlines()
+    row = next([float(cell) for cell in line.split(",")[:-1]] for line in lines if line.endswith(",0"))
+    place = header.split(",").index("mean_radius")
+
+    def scores(radius, key, keyid):
+        values = [*row[:place], radius, *row[place + 1 :]]
+        tensor = {"name": "features", "shape": [1, 30], "datatype": "FP64", "data": values}
+        fields, body = sign(gateway, key, keyid, json.dumps({"inputs": [tensor]}).encode())
+        sent = fields | {"authorization": f"Bearer {device}"}
+        status, answer, told = gateway.raw("POST", f"{PLACE}/infer", body, sent)
+        assert status == 200, told
+        outputs = {output["name"]: output["data"] for output in json.loads(told)["outputs"]}
+        return outputs["scores"], recorded(gateway, answer["bartizan-request"])
+
+    measured, beyond, within = 12.0, 400.0, 40.0
+    north = {radius: scores(radius, SECRET, "key-north") for radius in (measured, beyond, within)}
+    scanner = {radius: scores(radius, SCANNER, "key-scanner") for radius in (measured, beyond, within)}
+    assert north[beyond][0] == north[within][0] == scanner[within][0], "brought back to its range"
+    assert scanner[beyond][0] != scanner[within][0], "not touched"
+    assert north[measured][0] == scanner[measured][0]
+    assert north[measured][0] != north[within][0]
+    for each, filtered in ((north, True), (scanner, False)):
+        rulings = each[beyond][1].get("rulings", ())
+        assert ("sanitise" in {ruling["guard"] for ruling in rulings}) is filtered
 
 
 # ---- budgets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from bartizan.core.digest import canonical_json
+from bartizan.core.system import Exposure
+from bartizan.lifecycle.deploy.gateway.detail_check import shown
 from bartizan.lifecycle.deploy.gateway.graphic import HEIGHT
 from fixtures.gateways import configured, key_of, serving
 from fixtures.project import bartizan
@@ -39,6 +42,7 @@ detail = "summary"
 
 [role.watcher]
 detail = "top-k"
+pad_milliseconds = 300
 
 [role.statistician]
 detail = "noisy-scores"
@@ -60,7 +64,10 @@ NAMES = (
     "statistician",
     "trainee",
 )
-PAD = 0.005
+PAD = 0.3
+"""Seconds; answers to watchers leave at multiples of it."""
+USUAL_PAD = 0.005
+"""The same for a role that says nothing of it."""
 
 
 class Told:
@@ -102,8 +109,7 @@ def test_the_default_role_gets_the_label_and_nothing_else(told):
         assert outputs.keys() == {"label"}
         assert set(outputs["label"]["data"]) <= set("0123456789")
     status, _, plain = told.post("visitor", {"rows": told.rows[:2].tolist()}, "/predict/digits")
-    assert status in {200, 400}
-    assert "score" not in json.dumps(plain)
+    assert (status, [set(prediction) for prediction in plain["predictions"]]) == (200, [{"label"}] * 2)
     _, _, answer = told.client.infer(told.rows[:1], told.keys["visitor"], "digits")
     assert answer.keys() <= {"model_name", "model_version", "outputs", "parameters"}
 
@@ -146,15 +152,14 @@ def test_scores_embeddings_errors_and_timing_are_withheld_unless_granted(told):
     }
     fields = told.client.infer(told.rows[:1], told.keys["user"], "digits")[1]
     assert not {"server-timing", "x-runtime", "x-process-time", "x-response-time"} & fields.keys()
-    padded, plain = (quickest(told, role) for role in ("user", "administrator"))
-    assert padded >= PAD
-    assert plain < PAD
+    assert quickest(told, "user") >= USUAL_PAD
+    assert quickest(told, "watcher") >= PAD > quickest(told, "administrator")
 
 
 def quickest(told, role):
     """Seconds of the quickest of some answers."""
     spent = []
-    for _ in range(40):
+    for _ in range(5):
         began = time.perf_counter()
         told.outputs(role, told.rows[:1])
         spent.append(time.perf_counter() - began)
@@ -177,7 +182,6 @@ def test_full_scores_are_for_the_maintainers_role_alone_and_each_use_is_on_recor
     for _ in range(5):
         _, fields, _ = told.client.infer(told.rows[:1], told.keys["administrator"], "digits")
         requests.append(fields["bartizan-request"])
-    time.sleep(1)
     done = bartizan(folder, "audit", "search", "--reason", "who saw scores", "--json", "--limit", "9999")
     assert done.returncode == 0, done.stderr
     records = [each["record"] for each in json.loads(done.stdout)["found"]]
@@ -199,10 +203,16 @@ def test_full_scores_for_another_role_are_refused_before_anything_is_served(told
 def test_a_picture_carries_no_scores_that_could_be_recovered(told):
     rows = told.rows[:300]
     pictures = told.outputs("clerk", rows)["graphic"]["data"]
-    scores = scores_of(told.outputs("administrator", rows)["scores"])
+    full = told.outputs("administrator", rows)
+    labels, scores = full["label"]["data"], scores_of(full["scores"])
     bars = [ET.fromstring(svg).findall("{http://www.w3.org/2000/svg}rect") for svg in pictures]
     measured = np.array([[float(bar.get("height")) / HEIGHT for bar in each] for each in bars])
-    np.testing.assert_allclose(measured * 10, (measured * 10).round())
+    tenths = (measured * 10).round().astype(int)
+    np.testing.assert_allclose(measured * 10, tenths)
+    seen = {}  # a picture is a function of its label and its bars: it has no place for anything else
+    for svg, label, heights in zip(pictures, labels, tenths, strict=True):
+        assert seen.setdefault((label, *heights), svg) == svg
+    assert len(seen) < len(pictures)
     doubtful = (scores > 0.02) & (scores < 0.98)
     error = np.abs(measured - scores)[doubtful]
     assert doubtful.sum() > 50
@@ -269,6 +279,18 @@ type = "assessment"
 check = "gateway.detail"
 where = [{ field = "metrics.evasion_at_labels_only.high", at_most = 0.9 }]
 """
+LEVELS = (
+    "labels only",
+    "3 likeliest labels",
+    "confidence in 3 buckets",
+    "picture of 10 steps",
+    "best score with noise 1",
+    "best score to 2 digits",
+    "scores to 2 digits",
+    "all scores",
+)
+"""Every kind of detail that a role may have; a summary tells the label and the bucket, in words."""
+AIMS = ("evasion", "membership", "membership_without_training", "attribute", "extraction", "log_loss")
 SPENT = {"samples": 20, "query_budget": 30, "shadow_models": 8, "extraction_budget": 50}
 
 
@@ -276,7 +298,8 @@ def spending(text):
     """The declaration with a red team that may spend little, so that this test ends soon."""
     for name, number in SPENT.items():
         text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {number}", text)
-    return text.replace('output = "scores"', 'output = "rounded-scores"')
+    assert 'output = "scores"' in text
+    return text
 
 
 @pytest.mark.control("3.1-G2")
@@ -290,11 +313,14 @@ def test_attack_success_is_measured_at_each_level_of_detail_and_a_gate_can_bound
     (digest,) = [each["envelope"] for each in found if each["what"] == "gateway.detail"]
     said = json.loads(bartizan(folder, "evidence", "show", digest).stdout)["predicate"]
     metrics = said["metrics"]
-    aims = ("evasion", "membership", "membership_without_training", "attribute", "extraction", "log_loss")
-    for level in ("labels_only", "confidence_in_3_buckets", "scores_to_2_digits"):
-        for aim in aims:
-            measured = metrics[f"{aim}_at_{level}"]
-            assert measured["low"] <= measured["value"] <= measured["high"]
-            assert measured["n"] > 0
-    assert not any("all_scores" in name for name in metrics)
+    assert said["settings"]["details"].split(", ") == list(LEVELS)
+    for level, aim in itertools.product(LEVELS, AIMS):
+        measured = metrics[f"{aim}_at_{level.replace(' ', '_')}"]
+        assert measured["low"] <= measured["value"] <= measured["high"], (level, aim)
+        assert measured["n"] > 0
     assert said["result"] == "measured"
+
+
+def test_detail_that_the_declared_interface_may_not_give_is_not_measured():
+    compared = [detail.name for detail in shown(Exposure(interface="partners", output="rounded-scores"))]
+    assert compared == [level for level in LEVELS if level not in {"3 likeliest labels", "all scores"}]

@@ -7,9 +7,11 @@ import csv
 import io
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -170,6 +172,15 @@ def waiting(folder, queue, many=1):
     return found
 
 
+def case_of(folder, queue, request):
+    """The case that was made of a request, once it is there."""
+    began = time.monotonic()
+    while not (found := [case for case in waiting(folder, queue) if case["request"] == request]):
+        assert time.monotonic() - began < 60
+        time.sleep(0.2)
+    return found[0]["case"]
+
+
 def decide(folder, case, verdict, *more):
     return review(folder, "decide", case, "--verdict", verdict, "--role", "security", "--reason", "seen", *more)
 
@@ -193,9 +204,23 @@ def records(folder, **wanted):
     return [one for one in each if all(one.get(name) == value for name, value in wanted.items())]
 
 
+def copied(project, folder, *without):
+    """A copy of a project that is being served: each of its databases as of one moment."""
+    left_out = shutil.ignore_patterns("*.db", "*.db-wal", "*.db-shm")
+    shutil.copytree(project, folder, symlinks=True, ignore=left_out)
+    for path in project.rglob("*.db"):
+        if path.name in without:
+            continue
+        target = folder / path.relative_to(project)
+        with contextlib.closing(sqlite3.connect(path)) as live, contextlib.closing(sqlite3.connect(target)) as kept:
+            live.backup(kept)
+        target.chmod(path.stat().st_mode)
+    return folder
+
+
 def of_class(project, folder, sensitivity):
     """A copy of the project in which the data are personal, and of another class."""
-    shutil.copytree(project, folder, symlinks=True)
+    copied(project, folder)
     path = folder / "bartizan.toml"
     text = path.read_text().replace("personal_data = false", 'personal_data = true\nlawful_basis = "consent"')
     text = text.replace('sensitivity = "public"', f'sensitivity = "{sensitivity}"')
@@ -216,12 +241,15 @@ def test_a_rule_outside_the_model_catches_an_impossible_output(gateway, rows):
 
 
 @pytest.mark.control("1.2-h")
-def test_a_low_confidence_answer_is_held_for_confirmation(project, gateway, answers, clinic):
+def test_a_low_confidence_answer_is_held_for_confirmation(project, gateway, answers, clinic, shadowed):
     held = [place for place, (status, _) in enumerate(answers) if status == 202]
     told = [outputs(body) for status, body in answers if status == 200]
     assert held
     assert len(held) < len(answers) / 2
     assert all(max(each["scores"]) >= 0.9 for each in told if "scores" in each)
+    confidence = [max(outputs(body)["scores"]) for _, body in shadowed[1][: len(answers)]]  # the same rows, not held
+    assert {place for place, each in enumerate(confidence) if each < 0.9} <= set(held)
+    assert all(confidence[place] <= 0.9 for place in held)  # as rounded
     first, second, third = (answers[place][1]["case"] for place in held[:3])
     status, _, body = gateway.ask("GET", f"/v2/holds/{first}")
     assert (status, body["state"]) == (200, "waiting")
@@ -261,11 +289,13 @@ def test_flagged_cases_are_retained_and_have_a_review_due_date(project, gateway,
     del gateway, answers
     flagged = waiting(project, "flagged")
     for case in flagged:
-        assert case["due"] > case["opened"]
+        opened, due = (datetime.fromisoformat(case[name]) for name in ("opened", "due"))
+        assert due - opened == timedelta(days=2)
         assert any(reason.startswith("rules: ") for reason in case["reasons"])
     shown = review(project, "show", flagged[0]["case"])
     assert not shown["erased"]
     assert shown["rows"]
+    assert shown["case"]["due"] - shown["case"]["opened"] == timedelta(days=2) / timedelta(milliseconds=1)
     (record,) = records(project, id=flagged[0]["request"])
     assert [ruling["guard"] for ruling in record["rulings"]] == ["rules"]
     made = decide(project, flagged[0]["case"], "confirm")
@@ -354,11 +384,12 @@ def test_each_class_of_data_has_its_policy(project, gateway, answers, tmp_path):
 
 
 @pytest.mark.control("GL-4.3")
-def test_what_is_kept_of_requests_is_minimised_and_sealed_by_default(project, gateway, rows):
+def test_what_is_kept_of_requests_is_minimised_masked_and_sealed_by_default(project, gateway, rows, tmp_path):
     row = rows.without_radius()
     row[1] = 17.734375
-    assert gateway.infer(row)[0] == 422
-    waiting(project, "filtered")
+    status, fields, _ = gateway.infer(row)
+    assert status == 422
+    case = case_of(project, "filtered", fields["bartizan-request"])
     needles = [row.tobytes()[:64], row.astype(np.float32).tobytes()[:32], b"17.734375"]
     kept = [path for path in (project / ".bartizan").rglob("*") if path.is_file()]
     assert any(path.name.startswith("audit.db") for path in kept)
@@ -367,6 +398,19 @@ def test_what_is_kept_of_requests_is_minimised_and_sealed_by_default(project, ga
         data = path.read_bytes()
         assert not any(needle in data for needle in needles), path
     assert "17.734375" not in (project.parent / f"server-{project.name}.txt").read_text()
+    personal = of_class(project, tmp_path / "project", "public")
+    assert "[masking]" not in (personal / "gateway.toml").read_text()
+    for more in ((), ("--json",)):
+        code, printed, said = command(personal, "review", "show", case, *more)
+        assert code == 0, said
+        assert "17.73" not in printed + said
+    shown = json.loads(printed)
+    assert (shown["masked"], shown["erased"], set(shown["rows"][0])) == (True, False, set(rows.columns))
+    assert all(value.startswith("[") for value in shown["rows"][0].values())
+    assert "17.73" not in json.dumps(review(personal, "list", "--queue", "filtered", "--limit", "1000"))
+    (record,) = records(personal, id=fields["bartizan-request"])
+    assert record["input"]
+    assert "17.73" not in json.dumps(records(personal))
 
 
 @pytest.mark.control("1.2-g")
@@ -400,7 +444,7 @@ def test_a_rule_is_needed_when_uncertainty_exceeds_the_stated_bound(project, tmp
     bound = ROLES + '\n[[guard]]\nuse = "rules"\nbound = 0.005\n'
     rule = '\n[[guard.rule]]\nname = "unsure"\nwhen = "confidence < 0.6"\nthen = "refuse"\n'
     folder = tmp_path / "project"
-    shutil.copytree(project, folder, symlinks=True, ignore=shutil.ignore_patterns("audit.db*", "cases.db*"))
+    copied(project, folder, "audit.db", "cases.db")
     reconfigured(folder, bound, checks=("gateway.rules",))
     told = _refused_to_serve(folder)
     assert "beyond the stated bound" in told

@@ -11,10 +11,12 @@ from sklearn.model_selection import train_test_split
 
 from bartizan.adapters.callable_target import CallableTarget
 from bartizan.lifecycle.deploy.gateway.evaluation.attacked import Recorder
+from bartizan.lifecycle.deploy.gateway.guards.sequence.guard import CHECK
 from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.attacks.evasion.square import Square
 from bartizan.redteam.attacks.extraction.knockoff import Copycat
 from bartizan.redteam.attacks.privacy.membership import MembershipFromLabels
+from bartizan.redteam.check import stream
 from bartizan.redteam.engine import Engine, Run
 from bartizan.redteam.ledger import Budget
 from bartizan.redteam.play import task_of
@@ -44,6 +46,8 @@ rate = "20/h"
 [[guard]]
 use = "sequence"
 """
+SEED = 20261121
+"""Of the declared project."""
 SAMPLES, QUERIES, GROUPS = 8, 100, 3
 STATED = {"evasion": 0.9, "extraction": 0.9, "membership": 0.9}
 """Shares of recorded sequences that are flagged at least, as docs/gateway/sequences.md states them.
@@ -167,10 +171,17 @@ def extraction(twin, digits):
     return record(twin, Copycat(), task, Budget(samples=1, per_sample=150))[0]
 
 
+def never_learnt_from(rows):
+    """The half of the evaluation data that the check measures on: the guard is made from the other one."""
+    order = stream(SEED, CHECK, "halves").permutation(len(rows))
+    return rows[np.array_split(order, 2)[1]]
+
+
 @pytest.mark.control("3.2-a")
 def test_replayed_extraction_evasion_and_membership_sequences_are_flagged_at_the_stated_rates(guarded, twin, digits):
     key = next(guarded.keys)
-    natural = digits[1][200:500]
+    natural = never_learnt_from(digits[1])
+    assert len(natural) >= 299
     alarms = sum(map(asking(guarded, key), natural))
     assert wilson(alarms, len(natural)).low <= NATURAL
     assert alarms <= 1

@@ -28,5 +28,6 @@ def init(ctx: click.Context, *, witness: str) -> int:
     """
     path = begin(workspace(ctx), witness=witness)
     show(f"wrote {path.name}, and declared it as document:gateway with the gate 'gateway'")
-    show("next: bartizan register && bartizan assure")
+    show("next: bartizan register && bartizan assure --gate gateway && bartizan serve --gate gateway")
+    show("A gate of your own judges it too when it has the rule that now stands at the end of bartizan.toml.")
     return OK

@@ -260,6 +260,11 @@ class HostedTarget:
             process.condemn("shows the inside of another model")
         return structure
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._models.process.alive
+
     def clock(self) -> float:
         """See ``Clocked.clock``."""
         return self._models.process.cpu_seconds()

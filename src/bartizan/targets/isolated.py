@@ -247,6 +247,11 @@ class Isolated:
             self.condemn(f"used more than {self.limits.cpu_seconds} seconds of processor time")
         self.condemn(f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
     def cpu_seconds(self) -> float:
         """Processor time that the process has used so far, as the kernel counts it.
 

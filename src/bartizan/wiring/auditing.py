@@ -157,6 +157,18 @@ class Recording:
             _LOG.error("the audit log is not witnessed: %s", what)
         self.trouble = what
 
+    def adopt(self, settings: AuditSettings, mask: Callable[[bytes], bytes]) -> None:
+        """Go on by other settings: what is kept, and who is shown it. The queue stays as it is until the next start.
+
+        Raises:
+            InputError: they cannot be kept to.
+            StoreError: a new witness cannot be had.
+        """
+        if settings != self._settings:
+            self._witnesses = witnesses_of(self._workspace, check(settings))
+            self._settings = settings
+        self.log.adopt(settings, mask)
+
     async def close(self) -> None:
         """Record the stop, write and sign everything, show it to the witnesses and to the ledger."""
         with contextlib.suppress(BartizanError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from bartizan.core.statement import make
 from bartizan.lifecycle.deploy.gateway.guard import Answer
 from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
 from bartizan.lifecycle.deploy.gateway.telemetry.port import Telemetry
+from bartizan.wiring.serving import PLACE
 from bartizan.wiring.workspace import Workspace, load
 
 DRILL = "gateway.fallback-drill"
@@ -26,26 +27,26 @@ DRILL_COUNTS = timedelta(days=92)
 class Behind:
     """See ``administration.Backstage``."""
 
-    def __init__(self, workspace: Workspace, lanes: Lanes, telemetry: Telemetry) -> None:
+    def __init__(self, workspace: Workspace, lanes: Lanes, telemetry: Callable[[], Telemetry]) -> None:
         # the ledger is written on another thread than the one that verifies
         self._workspace = Workspace(workspace.folder, clock=workspace.clock, environment=workspace.environment)
         self._lanes, self._telemetry = lanes, telemetry
 
     def exposition(self, accept: str) -> tuple[str, bytes]:
         """See ``Backstage.exposition``."""
-        made = load("bartizan.adapters.telemetry.prometheus:Exposition")(self._telemetry.counters)
+        made = load("bartizan.adapters.telemetry.prometheus:Exposition")(self._telemetry().counters)
         kind, body = made.write(accept)
         return str(kind), bytes(body)
 
     def happened(self, what: str, to: str, detail: str) -> None:
         """See ``Backstage.happened``."""
-        self._telemetry.happened(what, to, detail)
+        self._telemetry().happened(what, to, detail)
 
     async def state(self, lane: Lane, action: str, reason: str, *, by: str) -> Digest:
         """See ``Backstage.state``."""
         said = predicates.Deployment(
             action="stop" if action == "stop" else "activate",
-            place="gateway",
+            place=PLACE,
             inputs=_inputs(lane),
             details={"reason": reason, "by": by, "fallback": lane.settings.fallback},
         )

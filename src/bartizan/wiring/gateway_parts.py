@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -19,6 +20,7 @@ from bartizan.lifecycle.deploy.gateway import registry
 from bartizan.lifecycle.deploy.gateway.admission import Admission
 from bartizan.lifecycle.deploy.gateway.admittance import Admittance, rights
 from bartizan.lifecycle.deploy.gateway.asgi import Bodies
+from bartizan.lifecycle.deploy.gateway.audit.record import AuditLog
 from bartizan.lifecycle.deploy.gateway.budgets.leased import LeasedBudgets
 from bartizan.lifecycle.deploy.gateway.budgets.slowing import Slowing
 from bartizan.lifecycle.deploy.gateway.casework import Casework
@@ -28,6 +30,7 @@ from bartizan.lifecycle.deploy.gateway.expected import expected_columns
 from bartizan.lifecycle.deploy.gateway.front import Front
 from bartizan.lifecycle.deploy.gateway.guard import Guard, Material
 from bartizan.lifecycle.deploy.gateway.identity.keys import Change
+from bartizan.lifecycle.deploy.gateway.passes import Grants
 from bartizan.lifecycle.deploy.gateway.pipeline import Pipeline, Placed
 from bartizan.lifecycle.deploy.gateway.policy import Attributes, Policy
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, ROUTES
@@ -64,6 +67,9 @@ class Parts:
         """Digests of the documents that the front is made from."""
         self._identity: Identity | None = None
         self._digests: dict[str, Digest] = {}
+        self._lock = threading.Lock()
+        """Several models are verified on threads of their own."""
+        self._grants = Grants()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._recording: Recording | None = None
@@ -106,20 +112,36 @@ class Parts:
         Raises:
             BartizanError: it cannot be put into force; what was before stays.
         """
+        with self._lock:
+            self._take(admission)
+
+    def learn(self, grants: Grants) -> None:
+        """Take over whose passes count, whether a model is admitted or not."""
+        with self._lock:
+            self._grants = grants
+            if self._identity is not None and self._identity.passes is not None:
+                self._identity.passes.learn(grants.holders, tuple(self._digests.values()))
+
+    def _take(self, admission: Admission) -> None:
         configuration = admission.configuration
         steered = (configuration.digest, admission.inputs.get(f"document:{configuration.policy.cedar}", NO_DIGEST))
         if self._front is None or self._steered != steered:
-            self._front, self._steered = self._made(configuration), steered
+            front, identity, casework = self._made(configuration)
+            self._front, self._steered = front, steered
+            self._replace(identity, casework)
         if admission.digest:
             self._digests[admission.model] = admission.digest
         if self._identity is not None and self._identity.passes is not None:
             self._identity.passes.learn(admission.grants.holders, tuple(self._digests.values()))
 
-    def _made(self, configuration: Configuration) -> Front:
+    def _made(self, configuration: Configuration) -> tuple[Front, Identity, Casework]:
         """Everything of a configuration. Raises BartizanError when something of it cannot be had."""
         roles, workspace, self.upstreams = configuration.roles, self.workspace, configuration.upstream
-        if self._recording is None:
-            mask = masker_of(workspace, configuration.masking).content
+        attributes = self._attributes(configuration)
+        mask = masker_of(workspace, configuration.masking).content
+        if self._recording is not None:
+            self._recording.adopt(configuration.audit, mask)
+        else:
             self._recording = Recording(workspace, configuration.audit, configuration=configuration.digest, mask=mask)
         identity = Identity(
             workspace,
@@ -129,12 +151,22 @@ class Parts:
             policy=configuration.policy,
             changed=self._keys_changed,
         )
+        try:
+            return self._put_together(configuration, identity, attributes, self._recording.log)
+        except BaseException:
+            identity.close()
+            raise
+
+    def _put_together(
+        self, configuration: Configuration, identity: Identity, attributes: Attributes | None, log: AuditLog
+    ) -> tuple[Front, Identity, Casework]:
+        roles = configuration.roles
         identity.load()
         policy = Admittance(
             Policy(
                 {name: rights(role) for name, role in roles.items()},
                 configuration.policy,
-                self._attributes(configuration),
+                attributes,
                 configuration.digest,
             ),
             roles,
@@ -143,21 +175,21 @@ class Parts:
         slowing = Slowing(configuration.slowing, self.state) if configuration.slowing else None
         budgets = LeasedBudgets(configuration.budget, self.state) if configuration.budget else None
         self._ending += [each for each in (budgets, slowing) if each is not None]
+        cases = self._cases(configuration, policy, teller)
         front = Front(
             configuration=configuration.digest,
             callers=identity.chain,
             policy=policy,
-            log=self._recording.log,
+            log=log,
             teller=teller,
             budgets=budgets,
             signatures=identity.signatures,
             factors=identity.factors,
             pacing=slowing,
-            cases=self._cases(configuration, policy, teller),
+            cases=cases,
             watchers=[each for each in (self._told(configuration), slowing) if each is not None],
         )
-        self._replace(identity)
-        return front
+        return front, identity, cases
 
     def _keys_changed(self, changes: tuple[Change, ...]) -> None:
         """Record what became of API keys, whoever did it."""
@@ -192,8 +224,7 @@ class Parts:
         return attributes_of(document.decode("utf-8", "replace"), operations)
 
     def _cases(self, configuration: Configuration, policy: Admittance, teller: Tailoring) -> Casework:
-        old = self._casework
-        self._casework = casework(
+        return casework(
             self.workspace,
             self.classes,
             holds=configuration.holds,
@@ -201,18 +232,18 @@ class Parts:
             policy=policy,
             teller=teller,
         )
-        if old is not None:
-            old.close()
-        return self._casework
 
-    def _replace(self, identity: Identity) -> None:
-        """Callers are recognised by another configuration from now on; what kept the old one fresh ends."""
+    def _replace(self, identity: Identity, cases: Casework) -> None:
+        """What is new is in force already; what it replaced ends."""
         old, self._identity = self._identity, identity
+        waiting, self._casework = self._casework, cases
         loop = self._loop
         if loop is not None:
             loop.call_soon_threadsafe(self._restart)
         if old is not None:
             old.close()
+        if waiting is not None:
+            waiting.close()
 
     def described(self) -> dict[str, Any]:
         """What the control plane tells of what all models share."""

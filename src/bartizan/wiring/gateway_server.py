@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -96,7 +97,7 @@ class Gateway:
 
     def _control(self, lanes: Lanes, bodies: Bodies) -> Application:
         """The control plane."""
-        behind = Behind(self._parts.workspace, lanes, self._parts.telemetry)
+        behind = Behind(self._parts.workspace, lanes, lambda: self._parts.telemetry)
         desk = Administration(lanes, bodies, behind, self._parts.described)
         return Application(self._parts.front, desk.handlers(), desk.model_of, Table(ADMIN_ROUTES))
 
@@ -110,7 +111,7 @@ class Gateway:
 
     async def _run(self, served: list[tuple[Any, socket.socket]], lanes: Lanes, bodies: Bodies) -> None:
         schedules = [
-            Schedule(works, lane.door, seconds=self._seconds, changed=lambda _: lanes.arrange())
+            Schedule(works, lane.door, seconds=self._seconds, changed=partial(_arranged, lanes, lane))
             for works, lane in self._lanes
         ]
         jobs = [each.run() for each in schedules] + [bodies.watch(), self._parts.run()]
@@ -147,6 +148,13 @@ class Gateway:
             return load("uvicorn:Server")(config)
         except ImportError as error:
             raise InputError("the server is not installed", remedy="pip install 'bartizan[serve]'.") from error
+
+
+def _arranged(lanes: Lanes, lane: Lane, admission: Admission) -> None:
+    """After a switch: how the model is served now, and under which name."""
+    if admission.admitted:
+        lane.settings = admission.configuration.of_model(lane.name)
+        lanes.arrange()
 
 
 def _connections(tls: Tls | None) -> dict[str, Any]:

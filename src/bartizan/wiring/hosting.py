@@ -40,7 +40,7 @@ class Opened:
 class Remote:
     """A model that runs on an upstream. See ``hosting.Host``."""
 
-    scored = True
+    scored = alive = True
     dtype = np.dtype("<f8")
 
     def __init__(self, upstream: Any, features: int, classes: int) -> None:
@@ -143,6 +143,10 @@ class _Isolated:
         """See ``Asking.ask``."""
         labels = self.target.labels(rows)  # type: ignore[arg-type]  # targets take float32 as well
         return Answer(labels, self.target.scores(rows) if scores and self.scored else None)  # type: ignore[arg-type]
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return bool(getattr(self.target, "alive", True))
 
     def clock(self) -> float:
         """Seconds of processor time that the process has used; 0 where the platform does not say."""

@@ -44,6 +44,8 @@ from bartizan.wiring.workspace import Workspace
 KIND = "verify"
 """Kind of the observations that verification leaves."""
 MOST_SECONDS = 24 * 3600
+PLACE = "gateway"
+"""Of deployments that administration states."""
 ATTEMPTS = 3
 """Times that a verification begins again because something was exchanged meanwhile."""
 _UNITS = {"s": 1, "min": 60, "h": 3600}
@@ -135,10 +137,13 @@ class LedgerWorks:
                 now=now.now,
             )
         )
+        grants = self._grants(system)
+        self.parts.learn(grants)
         return msgspec.structs.replace(
             admission,
             told=told(now, self._model.name),
-            grants=self._grants(system),
+            grants=grants,
+            withdrawn=withdrawn(now.evidence, self._model),
             configuration=configured(system) if admission.admitted else CLOSED,
         )
 
@@ -215,6 +220,24 @@ class LedgerWorks:
             keyid, now = self._workspace.service.keyid, self._workspace.now(view)
             if reason := view.trust.why_not(keyid, predicates.OBSERVATION, now):
                 raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
+
+
+def withdrawn(evidence: tuple[Evidence, ...], model: Artefact) -> str:
+    """Why somebody took a model out of service, by the newest word about these bytes; empty when nobody has."""
+    said = [
+        item
+        for item in evidence
+        if item.holds
+        and item.statement is not None
+        and item.statement.predicate_type == predicates.DEPLOYMENT
+        and item.statement.predicate.get("place") == PLACE
+        and model.digest in item.statement.about()
+    ]
+    if not said:
+        return ""
+    newest: Any = max(said, key=lambda item: item.seq).statement
+    deployment = newest.read()
+    return f"withdrawn: {deployment.details.get('reason', '')}" if deployment.action == "stop" else ""
 
 
 def configured(system: System) -> Configuration:

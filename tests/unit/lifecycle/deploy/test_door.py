@@ -41,7 +41,7 @@ def admission(what="model", *, met=True, reason="because"):
 class Model:
     """A model that may be made to fail. See ``hosting.Host``."""
 
-    dtype, features, classes, scored = np.dtype("<f8"), 2, 2, False
+    dtype, features, classes, scored, alive = np.dtype("<f8"), 2, 2, False, True
     error: Exception | None = None
 
     def __init__(self):

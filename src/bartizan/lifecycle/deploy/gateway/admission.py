@@ -84,6 +84,8 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """The user notice; None when none is declared, or the card that it is made from does not stand."""
     grants: Grants = Grants()
     """Whose passes count."""
+    withdrawn: str = ""
+    """Why somebody took it out of service, by the newest word of the ledger; empty: nobody has, or it was put back."""
     configuration: Configuration = CLOSED
     """What the gateway is told, from the document that was verified with everything else."""
 

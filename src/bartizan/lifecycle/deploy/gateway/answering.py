@@ -9,6 +9,7 @@ from bartizan.core.digest import Digest
 from bartizan.lifecycle.deploy.gateway import asgi, openapi, plain, protocol
 from bartizan.lifecycle.deploy.gateway.application import Call
 from bartizan.lifecycle.deploy.gateway.asgi import Bodies, Reply, reply
+from bartizan.lifecycle.deploy.gateway.budget import Cost
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.inquiry import OUT, UNANSWERED, Inquiries, Inquiry, granted
 from bartizan.lifecycle.deploy.gateway.protocol import HEAD_LENGTH
@@ -83,12 +84,14 @@ class Desk:
     async def openapi(self, call: Call) -> Reply:
         """This interface, for the models that the role may ask."""
         role = granted(call).role
+        await self._inquiries.spend(call, Cost())
         seen = [lane.door.last for lane in self._lanes if lane.door.last and role.may("infer", lane.name)]
         return reply(200, openapi.document(seen, role.operations))
 
     async def metadata(self, call: Call) -> Reply:
         """What a model takes, and what the role is told."""
         lane, role = self._lane(call), granted(call).role
+        await self._inquiries.spend(call, Cost())
         described = lane.door.last
         if described is None:
             raise RequestError(503, OUT, reason=lane.door.reason)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from bartizan.core.digest import Digest
 from bartizan.lifecycle.deploy.gateway import asgi
 from bartizan.lifecycle.deploy.gateway.application import Call
 from bartizan.lifecycle.deploy.gateway.asgi import Bodies, Reply, reply
 from bartizan.lifecycle.deploy.gateway.budget import Cost, Denied
 from bartizan.lifecycle.deploy.gateway.budgets.refusal import too_much
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
+from bartizan.lifecycle.deploy.gateway.front import Granted
 from bartizan.lifecycle.deploy.gateway.inquiry import granted
 from bartizan.lifecycle.deploy.gateway.upstream import chat
 from bartizan.lifecycle.deploy.gateway.upstream.chat import ChatAsked
@@ -43,24 +45,28 @@ class Chats:
 
     async def listed(self, call: Call) -> Reply:
         """Upstreams that the role may chat with, as OpenAI's interface lists models."""
-        role = granted(call).role
-        names = [name for name in self._upstreams if role.may("chat", name)]
+        names = [name for name in self._upstreams if self._granted(call, name) is not None]
         return reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
 
     async def chat(self, call: Call) -> Reply:
         """One chat, whole or streamed."""
         if call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != asgi.JSON:
             raise RequestError(415, "requests are application/json")
+        await self._spend(call, Cost())  # a mistake costs a request as well
+        self._settle(call, 0)
         body = await self._bodies.read(call.receive, call.headers.get(b"content-length", b""))
         settings, upstream = self._named(call, chat.asked_for(body))
         exchange = call.exchange
         exchange.input = call.front.log.keyed(body)
         asked = chat.read(body, settings)
-        await self._spend(call, Cost(bytes=len(body), tokens=asked.prompt_tokens))
+        # the most that it may cost is taken beforehand, or many chats at once would go beyond what is left together
+        await self._spend(call, Cost(requests=0, bytes=len(body), tokens=asked.prompt_tokens + asked.answer_tokens))
         exchange.source, exchange.rows, total = "upstream", asked.prompt_tokens, asked.prompt_tokens
         try:
             if asked.stream:
-                return Reply(200, b"", stream=await upstream.stream(asked, self._spender(call)))
+                stream = await upstream.stream(asked, self._spender(call, asked.answer_tokens))
+                total = asked.prompt_tokens + asked.answer_tokens
+                return Reply(200, b"", stream=stream)
             written, usage = await upstream.complete(asked)
             total = usage.total
         except UpstreamError as error:
@@ -70,11 +76,20 @@ class Chats:
         exchange.rows = total
         return Reply(200, written)
 
+    def _granted(self, call: Call, name: str) -> Granted | None:
+        """What roles, policies and the credential grant for this upstream; None when nothing."""
+        try:
+            return call.front.policy.decide(call.exchange.caller, "chat", name, Digest(""))
+        except RequestError:
+            return None
+
     def _named(self, call: Call, name: str) -> tuple[UpstreamSettings, Chatter]:
         """The upstream of a name; one that the role may not chat with is not there."""
         call.exchange.model = name if name in self._upstreams else ""
-        if name not in self._upstreams or not granted(call).role.may("chat", name):
+        given = self._granted(call, name) if name in self._upstreams else None
+        if given is None:
             raise RequestError(404, "there is nothing here", reason="no such upstream, or it is not granted")
+        call.granted = given
         return self._upstreams[name]
 
     async def _spend(self, call: Call, cost: Cost) -> None:
@@ -89,14 +104,18 @@ class Chats:
         found = budgets.reserve(exchange.caller, granted(call).budgets, exchange.model, cost, exchange.now)
         return found if found is None or isinstance(found, Denied) else await found
 
-    def _spender(self, call: Call) -> Spend:
-        """Takes tokens out of the caller's budgets as they pass."""
+    def _spender(self, call: Call, paid: int) -> Spend:
+        """Takes tokens out of the caller's budgets as they pass, beyond those that are paid already."""
 
         async def spend(tokens: int) -> bool:
+            nonlocal paid
             call.exchange.rows += tokens
-            denied = await self._taken(call, Cost(requests=0, tokens=tokens))
+            more, paid = max(0, tokens - paid), max(0, paid - tokens)
+            if not more:
+                return True
+            denied = await self._taken(call, Cost(requests=0, tokens=more))
             if denied is None:
-                self._settle(call, tokens)
+                self._settle(call, more)
             return denied is None
 
         return spend

@@ -6,7 +6,7 @@ by the gate and verified on schedule like the model. Without one nobody is answe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -175,11 +175,26 @@ def _faults(configuration: Configuration, system: System) -> Iterable[str]:
     named = set(configuration.model) | {name for use in configuration.guard for name in use.models}
     yield from (f"no model is called {name!r}" for name in sorted(named - classes.keys()))
     yield from _upstream_faults(configuration)
+    yield from _budget_faults(configuration, classes.keys())
+    stranger = configuration.roles.get("anonymous")
+    if stranger is not None and any(each.startswith("admin") for each in stranger.operations):
+        yield "role.anonymous may not administer"
     for name in sorted(configuration.model.keys() & classes.keys()):
         try:
             check_model(name, configuration.model[name], classes)
         except InputError as error:
             yield error.message
+
+
+def _budget_faults(configuration: Configuration, models: Collection[str]) -> Iterable[str]:
+    """Budgets that count for nobody, or for nothing: mostly a slip of the pen."""
+    known = {*models, *(each.name for each in configuration.upstream)}
+    drawn = {name for role in configuration.roles.values() for name in role.budgets}
+    for name, budget in configuration.budget.items():
+        if not any(budget.covers(each) for each in known):
+            yield f"budget.{name} is about no model that is declared"
+        if name not in drawn and not budget.always and not name.startswith(RATE):
+            yield f"budget.{name} is drawn on by no role; name it in one, or write always = true"
 
 
 def _upstream_faults(configuration: Configuration) -> Iterable[str]:

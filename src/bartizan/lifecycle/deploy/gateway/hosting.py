@@ -38,6 +38,10 @@ class Host(Protocol):
     def scored(self) -> bool:
         """Whether it has scores."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is anything left that could answer. Costs next to nothing."""
+
     def answer(self, rows: Numbers, *, scores: bool) -> Answer | Awaitable[Answer]:
         """Labels of rows ``(batch, features)``, and scores when they are wanted.
 
@@ -67,6 +71,8 @@ class Asking(Protocol):
 
 class Direct:
     """A quick model, asked where the request is. See ``Host``."""
+
+    alive = True
 
     def __init__(self, model: Asking) -> None:
         self._model = model
@@ -104,6 +110,12 @@ class Together:
         if self._busy is None:
             self._busy = loop.create_task(self._work())
         return await one.future
+
+    @property
+    def alive(self) -> bool:
+        """See ``Host.alive``."""
+        alive = getattr(self._model, "alive", None)
+        return True if alive is None else bool(alive())
 
     def close(self) -> None:
         """See ``Host.close``."""

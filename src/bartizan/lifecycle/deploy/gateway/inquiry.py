@@ -96,12 +96,10 @@ class Inquiries:
         if served is None:
             served = self._instead(call, lane)
         exchange.digest = served.description.digest
-        try:
-            question = read(served.description)
-        except RequestError:
-            await self._spend(call, Cost(bytes=len(body)))  # mistakes cost, or they would be a free way to ask
-            _settle(call, 0)
-            raise
+        # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
+        await self.spend(call, Cost(bytes=len(body)))
+        _settle(call, 0)
+        question = read(served.description)
         exchange.rows = count = len(question.rows)
         exchange.input = call.front.log.keyed(question.rows.tobytes())
         if call.front.budgets is not None:
@@ -109,7 +107,7 @@ class Inquiries:
             bits = given.bits.get(described.name)
             if bits is None:
                 bits = given.bits[described.name] = call.front.teller.bits(given.role, len(described.classes))
-            await self._spend(call, Cost(rows=count, labels=count, bits=bits * count, bytes=len(body)))
+            await self.spend(call, Cost(requests=0, rows=count, labels=count, bits=bits * count))
         return Inquiry(call, lane, served, question)
 
     async def told(self, inquiry: Inquiry) -> Mapping[str, Output] | None:
@@ -142,22 +140,28 @@ class Inquiries:
         Raises:
             RequestError: see ``told``; what stands in for a model explains nothing.
         """
-        served, lane = inquiry.served, inquiry.lane
-        _settle(inquiry.call, 0)
-        if served is not lane.door.served:
-            raise _out(lane)
-        served.pipeline.before(inquiry.asked, inquiry.call.exchange.passage)
-        self._stop(inquiry)
-        if inquiry.call.exchange.passage.action >= Action.COARSEN:
-            raise RequestError(422, UNANSWERED)
-        loop = asyncio.get_running_loop()
-        served.busy += 1
+        served, lane, exchange = inquiry.served, inquiry.lane, inquiry.call.exchange
+        spent = 0.0
         try:
-            given = await loop.run_in_executor(served.thread, served.explain, inquiry.asked.rows)
-        except WorkError as error:
-            raise self._failed(inquiry, error) from error
+            if served is not lane.door.served:
+                raise _out(lane)
+            answer = await self._answer(inquiry)
+            if inquiry.served is not served:
+                raise _out(lane)
+            if exchange.passage.action >= Action.COARSEN or answer.source != "model":
+                raise RequestError(422, UNANSWERED, reason="what is held back or overruled is not explained")
+            if exchange.passage.action and inquiry.call.front.cases is not None:
+                inquiry.call.front.cases.flag(inquiry.asked, answer, exchange.passage)
+            served.busy += 1
+            try:
+                loop = asyncio.get_running_loop()
+                given, spent = await loop.run_in_executor(served.thread, _timed, served.explain, inquiry.asked.rows)
+            except WorkError as error:
+                raise self._failed(inquiry, error) from error
+            finally:
+                served.busy -= 1
         finally:
-            served.busy -= 1
+            _settle(inquiry.call, inquiry.microseconds + int(1e6 * spent))
         if served.withdrawn:
             raise _out(lane)
         return given
@@ -170,7 +174,8 @@ class Inquiries:
         call.exchange.source, call.exchange.reason = FALLBACK, lane.door.reason
         return served
 
-    async def _spend(self, call: Call, cost: Cost) -> None:
+    async def spend(self, call: Call, cost: Cost) -> None:
+        """Take a cost out of the budgets of whoever asks. Raises RequestError when one is spent."""
         budgets, exchange = call.front.budgets, call.exchange
         if budgets is None:
             return
@@ -247,6 +252,12 @@ class Inquiries:
             return refused
         _LOG.warning("%s", error.message)
         return RequestError(422, CANNOT, reason=error.message)
+
+
+def _timed(explain: Callable[[Any], dict[str, Any]], rows: Any) -> tuple[dict[str, Any], float]:
+    """On the model's thread: what it gives, and the seconds that it took."""
+    began = time.perf_counter()
+    return explain(rows), time.perf_counter() - began
 
 
 def granted(call: Call) -> Granted:

@@ -79,24 +79,27 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """``(channels, height, width)`` of images."""
 
 
+_Plain = bool | int | float | str
+
+
 class _Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     shape: tuple[int, ...]
     datatype: str
     data: msgspec.Raw = msgspec.Raw(b"")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, _Plain] = {}
 
 
 class _Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, _Plain] = {}
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: tuple[_Tensor, ...]
     outputs: tuple[_Wanted, ...] = ()
     id: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, _Plain] = {}
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -99,6 +99,8 @@ class Door:
         self.wake = asyncio.Event()
         """Set to have everything verified soon: something went wrong meanwhile."""
         self._trouble = self._withdrawn = ""
+        self._restored = False
+        """It was put back here, and the ledger was not looked at since."""
         self.last: Description | None = None
         """What was in service last, and may be again."""
 
@@ -110,10 +112,12 @@ class Door:
     @property
     def reason(self) -> str:
         """Why nothing is served; empty when something is."""
-        if self._withdrawn:
-            return self._withdrawn
+        if self._withdrawn or (self.admission.withdrawn and not self._restored):
+            return self._withdrawn or self.admission.withdrawn
         if self._served is None:
             return self.admission.reason or self._trouble or "it is being opened"
+        if not self._served.host.alive:
+            self.take_out(self._served, "its process is gone")
         if self._trouble:
             return self._trouble
         late = self._clock() - self._verified_at
@@ -140,11 +144,20 @@ class Door:
         if served is not None:
             self.last = served.description
         self._verified_at, self._trouble = self._clock(), ""
+        self._heard(admission)
         return old
 
     def confirm(self, admission: Admission) -> None:
         """What is served was verified again; trouble that it made meanwhile stays."""
         self.admission, self._verified_at = admission, self._clock()
+        self._heard(admission)
+
+    def _heard(self, admission: Admission) -> None:
+        """The ledger says whether somebody withdrew it: what was said here meanwhile is in it, or will be."""
+        if not admission.withdrawn:
+            self._restored = False
+        elif not self._restored:
+            self._withdrawn = ""
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -153,11 +166,12 @@ class Door:
 
     def withdraw(self, reason: str) -> None:
         """Somebody takes the model out of service. Verification does not bring it back."""
-        self._withdrawn = reason
+        self._withdrawn, self._restored = reason, False
+        self.wake.set()
 
     def restore(self) -> None:
         """Whoever withdrew it puts it back; it is verified anew soon."""
-        self._withdrawn = ""
+        self._withdrawn, self._restored = "", True
         self.wake.set()
 
     def take_out(self, served: Served, trouble: str) -> None:

@@ -82,6 +82,7 @@ class Constant:
     """Answers one class, whatever it is asked: the rule that stands in for a model. See ``hosting.Host``."""
 
     scored = False
+    alive = True
 
     def __init__(self, described: Description, label: int) -> None:
         self.dtype, self.features, self.classes = np.dtype(described.dtype), described.features, len(described.classes)

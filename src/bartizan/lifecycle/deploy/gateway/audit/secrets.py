@@ -56,6 +56,10 @@ class Secrets:
         self._ciphers: dict[tuple[int, int], tuple[str, AESGCM]] = {}
         self._day, self._prefix, self._hmac = -1, "", Hmac(b"")
 
+    def adopt(self, settings: AuditSettings) -> None:
+        """Keys that are made from now on are kept as long as these settings say."""
+        self._settings = settings
+
     def prepare(self) -> None:
         """Have the keys of today and tomorrow at hand.
 

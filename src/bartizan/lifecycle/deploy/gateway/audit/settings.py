@@ -27,7 +27,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Starts, stops, switches, keys, reads of the log and of datasets."""
     digests: Span = "90d"
     """How long equal inputs and outputs can be recognised; then the day's key is destroyed."""
-    content: Span = "30d"
+    content: Span = "60d"
     """Sealed inputs, where they are kept at all."""
 
 

@@ -87,6 +87,11 @@ class Trail:
         self._idle = asyncio.Event()
         self._complained = ""
 
+    def adopt(self, settings: AuditSettings, mask: Callable[[bytes], bytes]) -> None:
+        """Go on by other settings from the next record on. May be called on any thread."""
+        self._mask, self._settings, self.durable = mask, settings, settings.durable
+        self._secrets.adopt(settings)
+
     # ---- on the event loop
 
     @property

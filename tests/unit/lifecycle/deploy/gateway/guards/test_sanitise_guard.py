@@ -35,6 +35,7 @@ def table(low, high, **more):
 # -- images
 
 
+@pytest.mark.control("4.2-a")
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 13, 9), (3, 16, 24), (1, 1, 1)])
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("count", [1, 300])
@@ -50,6 +51,7 @@ def test_median_and_average_are_those_of_scipy(shape, size, count):
                 np.testing.assert_allclose(ours[place], theirs, atol=1e-6)
 
 
+@pytest.mark.control("4.2-a")
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("quality", [10, 50, 75, 95])
 def test_jpeg_leaves_what_a_real_codec_leaves(mode, quality):
@@ -68,6 +70,7 @@ def test_jpeg_leaves_what_a_real_codec_leaves(mode, quality):
     assert np.abs(ours - values).mean() == pytest.approx(np.abs(theirs - values).mean(), rel=0.03)
 
 
+@pytest.mark.control("4.2-a")
 def test_bit_depth_keeps_so_many_values_evenly():
     rows = np.linspace(-1, 3, 64, dtype=np.float32)[None]
     squeezed = chain_of(["bit-depth:2"], pictures((1, 8, 8), -1, 3))(rows)
@@ -75,6 +78,7 @@ def test_bit_depth_keeps_so_many_values_evenly():
     assert np.abs(squeezed - rows).max() <= 4 / 3 / 2 + 1e-6
 
 
+@pytest.mark.control("4.2-a")
 @pytest.mark.parametrize("name", ["clip", "bit-depth:3", "median:3", "average:3", "jpeg:75", "jpeg:10"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_transform_keeps_form_kind_range_and_what_it_was_given(name, dtype):
@@ -91,6 +95,7 @@ def test_a_transform_keeps_form_kind_range_and_what_it_was_given(name, dtype):
     np.testing.assert_allclose(made, together, atol=1e-5)
 
 
+@pytest.mark.control("4.2-a")
 @pytest.mark.parametrize("name", ["median:3", "average:3", "jpeg:50"])
 def test_a_plain_surface_stays_as_it_is(name):
     rows = np.full((1, 64), 128 / 255, np.float32)
@@ -100,11 +105,13 @@ def test_a_plain_surface_stays_as_it_is(name):
 # -- tables
 
 
+@pytest.mark.control("4.2-a")
 def test_clipping_brings_values_back_to_their_own_range():
     chain = chain_of(["clip"], table([0, -np.inf], [1, 5]))
     np.testing.assert_array_equal(chain(np.array([[2.0, 9.0], [-1.0, -9.0]])), [[1, 5], [0, -9]])
 
 
+@pytest.mark.control("4.2-a")
 def test_quantising_leaves_categories_whole_numbers_and_what_has_no_range():
     frame = table(
         [0, 0, 0, -np.inf],
@@ -119,6 +126,7 @@ def test_quantising_leaves_categories_whole_numbers_and_what_has_no_range():
     assert fine[0, 1] == 33
 
 
+@pytest.mark.control("4.2-a")
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), st.integers(2, 65_536))
 def test_quantising_twice_is_quantising_once(values, levels):
     frame = table([-1e6] * 4, [1e6] * 4)
@@ -131,6 +139,7 @@ def test_quantising_twice_is_quantising_once(values, levels):
 # -- texts
 
 
+@pytest.mark.control("4.2-a")
 @pytest.mark.parametrize(
     ("given_text", "read"),
     [
@@ -149,6 +158,7 @@ def test_a_text_is_what_is_read(given_text, read):
     assert normalised(given_text) == read
 
 
+@pytest.mark.control("4.2-a")
 @given(st.text())
 def test_normalising_twice_is_normalising_once(text):
     once = normalised(text)
@@ -196,6 +206,7 @@ def caller(role):
     return Caller(id="key:x", role=role, method="key")
 
 
+@pytest.mark.control("4.2-c")
 def test_the_chain_follows_kind_of_rows_and_trust_in_the_source():
     assert image_guard().chain_for("", "user").names == ("clip", "jpeg:75")
     tabular = SanitiseGuard(SanitiseSettings(), material([Column(name="a", low=0.0, high=1.0), Column(name="b")]))
