@@ -44,7 +44,7 @@ docs: $(VENV)/dev ## HTML documentation into build/docs.
 	@echo "open build/docs/index.html"
 
 trace: $(VENV)/dev ## Which catalogue items have a passing acceptance test; writes docs/trace.md.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m control --trace-out=build/trace.json
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "control and not slow" --trace-out=build/trace.json
 	$(BIN)/python -m bartizan.testing.trace build/trace.json --out docs/trace.md
 	@echo "wrote docs/trace.md"
 

@@ -12,9 +12,12 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium from ``BARTIZAN_BROWSER``, the PATH, or playwright's own; skips without any unless one is required."""
+    """Chromium, for one module: as long as playwright runs, so does its event loop, and no other can in this thread.
+
+    From ``BARTIZAN_BROWSER``, the PATH, or playwright's own; skips without any unless one is required.
+    """
     found = os.environ.get("BARTIZAN_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         try:

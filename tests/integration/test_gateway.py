@@ -235,7 +235,7 @@ def test_a_fallback_answers_when_the_model_is_stopped_or_fails_its_check(gateway
     status, _, drilled = control.ask("POST", "/admin/models/digits/drill", {}, keys["operator"])
     assert (status, drilled["passed"], drilled["answer"]) == (200, True, "digits answers 0")
     listed = evidence(ask_in, folder)
-    assert [item["standing"] for item in listed if item["what"] == "gateway.fallback-drill"] == ["holds"]
+    assert [item["standing"] for item in listed if item["what"] == "gateway.fallback-drill"][-1] == "holds"
 
 
 def evidence(ask_in, folder):

@@ -49,6 +49,7 @@ name = "helper"
 speaks = "chat"
 url = "{chat}"
 model = "inner"
+answer_tokens = {words}
 """
 
 
@@ -57,7 +58,7 @@ def behind(base, folder, *, tokens=10_000, words=6):
     """A gateway in front of two servers; gives it, the servers, and a key for each role."""
     oip, chat = Oip(joblib.load(base / "model" / "tumour.joblib"), name="tumours"), Chat(words=words)
     with asgi(oip) as classifies, asgi(chat) as chats:
-        configured(base, folder, ROLES.format(oip=classifies, chat=chats, tokens=tokens))
+        configured(base, folder, ROLES.format(oip=classifies, chat=chats, tokens=tokens, words=4 * words))
         keys = {role: key_of(folder, role) for role in ("user", "talker", "other")}
         with serving(folder) as client:
             yield client, oip, chat, keys

@@ -53,7 +53,8 @@ class Rarity(msgspec.Struct, frozen=True, kw_only=True):
         """Decades of each number ``(batch,)``."""
         numbers = np.asarray(numbers, dtype=np.float64)
         within = np.interp(numbers, self.numbers, self.decades)
-        beyond = self.decades[-1] + (numbers - self.numbers[-1]) * self.slope
+        with np.errstate(over="ignore", invalid="ignore"):  # so far out that no number holds it: MOST
+            beyond = self.decades[-1] + (numbers - self.numbers[-1]) * self.slope
         found = np.where(numbers > self.numbers[-1], np.minimum(beyond, MOST), within)
         return np.where(np.isnan(numbers), MOST, found)
 
