@@ -6,7 +6,15 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["bartizan.testing.trace", "pytester", "fixtures.shared", "fixtures.servers", "fixtures.project", "fixtures.gateways", "fixtures.valkeys"]
+pytest_plugins = [
+    "bartizan.testing.trace",
+    "pytester",
+    "fixtures.shared",
+    "fixtures.servers",
+    "fixtures.project",
+    "fixtures.gateways",
+    "fixtures.valkeys",
+]
 
 # One thread a process, set before NumPy is imported: several test processes share the cores.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -21,7 +21,7 @@ from bartizan.stores.shared import allowance
 from bartizan.stores.shared.allowance import MILLION, Drawn, Kept, Wanted
 from bartizan.stores.shared.memory import dated, forgotten, small
 
-BUSY_SECONDS = 1.0
+BUSY_SECONDS = 5.0
 """How long one process waits for another."""
 SWEEP_EVERY = 512
 """Draws after which what is over is removed."""
