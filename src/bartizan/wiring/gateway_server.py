@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ from bartizan.wiring.backstage import Behind
 from bartizan.wiring.serving import LedgerWorks, Tls, Wanted, seconds_of
 from bartizan.wiring.workspace import Workspace, load
 
+SWITCH_SECONDS = 0.0005
+"""After which the thread that writes the audit log makes way for the event loop; Python's own 5 ms show in answers."""
 MAX_CONNECTIONS = 256
 KEEP_ALIVE_SECONDS = 5
 GRACEFUL_SECONDS = 10
@@ -175,6 +178,7 @@ def _runner(work: Coroutine[Any, Any, None]) -> None:
         factory = load("uvloop:new_event_loop")
     except ImportError:
         factory = None
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(work)
 
