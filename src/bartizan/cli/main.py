@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -60,19 +60,23 @@ OK, FOUND, FAILED = 0, 1, 2
 
 
 class Lazy(click.Group):
-    """A group whose commands are imported when they are used."""
+    """A group whose commands are imported when they are used. ``table``: see ``COMMANDS``."""
+
+    def __init__(self, *arguments: Any, table: dict[str, tuple[str, str]], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table: as a first-time user needs them."""
         del ctx
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        module, _, name = self._table[cmd_name][0].partition(":")
         command = getattr(import_module(f"bartizan.cli.{module}"), name)
         return command if isinstance(command, click.Command) else None
 
@@ -80,11 +84,12 @@ class Lazy(click.Group):
         """One line each, out of the table."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in self._table.items()])
 
 
 @click.group(
     cls=Lazy,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 1 something found or a gate refused, 2 the work could not be done.",
 )

@@ -69,7 +69,6 @@ class Parts:
         self._digests: dict[str, Digest] = {}
         self._lock = threading.Lock()
         """Several models are verified on threads of their own."""
-        self._grants = Grants()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._recording: Recording | None = None
@@ -118,7 +117,6 @@ class Parts:
     def learn(self, grants: Grants) -> None:
         """Take over whose passes count, whether a model is admitted or not."""
         with self._lock:
-            self._grants = grants
             if self._identity is not None and self._identity.passes is not None:
                 self._identity.passes.learn(grants.holders, tuple(self._digests.values()))
 
@@ -329,8 +327,9 @@ class Parts:
         recording, self._recording = self._recording, None
         cases, self._casework = self._casework, None
         identity, self._identity = self._identity, None
-        if self._chats is not None:
-            await self._chats.close()
+        chats, self._chats = self._chats, None
+        if chats is not None:
+            await chats.close()
         for each in self._ending:
             await each.close()
         self._ending.clear()
@@ -338,9 +337,9 @@ class Parts:
             await asyncio.to_thread(cases.close)
         if recording is not None:
             await recording.close()
-        for telemetry in (*self._left, self.telemetry):
+        told, self._left, self.telemetry = [*self._left, self.telemetry], [], Telemetry(self.counters)
+        for telemetry in told:
             await telemetry.close()
-        self._left.clear()
         if identity is not None:
             identity.close()
         state: SharedState | None = self.__dict__.pop("state", None)

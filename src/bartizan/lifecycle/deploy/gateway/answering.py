@@ -84,20 +84,22 @@ class Desk:
     async def openapi(self, call: Call) -> Reply:
         """This interface, for the models that the role may ask."""
         role = granted(call).role
-        await self._inquiries.spend(call, Cost())
+        await self._inquiries.spend_all(call, Cost())
         seen = [lane.door.last for lane in self._lanes if lane.door.last and role.may("infer", lane.name)]
         return reply(200, openapi.document(seen, role.operations))
 
     async def metadata(self, call: Call) -> Reply:
         """What a model takes, and what the role is told."""
         lane, role = self._lane(call), granted(call).role
-        await self._inquiries.spend(call, Cost())
+        await self._inquiries.spend_all(call, Cost())
         described = lane.door.last
         if described is None:
             raise RequestError(503, OUT, reason=lane.door.reason)
         call.exchange.digest = described.digest
         outputs = call.front.teller.outputs(role, len(described.classes))
-        return reply(200, protocol.metadata(described, outputs, self._lanes.versions(call.values[0])))
+        return reply(
+            200, protocol.metadata(described, outputs, self._lanes.versions(call.values[0]), name=call.values[0])
+        )
 
     async def infer(self, call: Call) -> Reply:
         """Ask a model by the Open Inference Protocol."""
@@ -108,7 +110,9 @@ class Desk:
         outputs = await self._inquiries.told(inquiry)
         if outputs is None:
             return await self._held(inquiry)
-        written, length = protocol.write(inquiry.question, outputs, inquiry.described, self._beside(inquiry))
+        written, length = protocol.write(
+            inquiry.question, outputs, inquiry.described, self._beside(inquiry), name=call.exchange.model
+        )
         if length is None:
             return Reply(200, written)
         return Reply(200, written, [(HEAD_LENGTH, b"%d" % length)], kind=asgi.BINARY)
@@ -130,7 +134,7 @@ class Desk:
         inquiry = await self._inquiries.open(call, lane, body, lambda described: protocol.read(body, None, described))
         given = await self._inquiries.explained(inquiry)
         described = inquiry.described
-        return reply(200, {"model_name": described.name, "model_version": described.digest} | given)
+        return reply(200, {"model_name": call.exchange.model, "model_version": described.digest} | given)
 
     async def held(self, call: Call) -> Reply:
         """What became of a case that waits for a person; callers see their own alone."""

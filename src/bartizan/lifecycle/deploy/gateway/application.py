@@ -152,6 +152,8 @@ class Application:
                 await waiting
         except StoreError as error:
             _LOG.error("%s", error.message)
+            if given.stream is not None:
+                await given.stream.aclose()
             return reply(503, {"error": NOT_NOW}, {"retry-after": "1"})
         for watcher in front.watchers:
             watcher.observed(record)

@@ -52,15 +52,17 @@ class Chats:
         """One chat, whole or streamed."""
         if call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != asgi.JSON:
             raise RequestError(415, "requests are application/json")
-        await self._spend(call, Cost())  # a mistake costs a request as well
-        self._settle(call, 0)
         body = await self._bodies.read(call.receive, call.headers.get(b"content-length", b""))
-        settings, upstream = self._named(call, chat.asked_for(body))
-        exchange = call.exchange
+        exchange, name = call.exchange, chat.asked_for(body)
+        exchange.model = name if name in self._upstreams else ""
         exchange.input = call.front.log.keyed(body)
+        # whatever it turns out to be, it was a request of this caller about this model
+        await self._spend(call, Cost(bytes=len(body)))
+        self._settle(call, 0)
+        settings, upstream = self._named(call, name)
         asked = chat.read(body, settings)
         # the most that it may cost is taken beforehand, or many chats at once would go beyond what is left together
-        await self._spend(call, Cost(requests=0, bytes=len(body), tokens=asked.prompt_tokens + asked.answer_tokens))
+        await self._spend(call, Cost(requests=0, tokens=asked.prompt_tokens + asked.answer_tokens))
         exchange.source, exchange.rows, total = "upstream", asked.prompt_tokens, asked.prompt_tokens
         try:
             if asked.stream:
@@ -85,7 +87,6 @@ class Chats:
 
     def _named(self, call: Call, name: str) -> tuple[UpstreamSettings, Chatter]:
         """The upstream of a name; one that the role may not chat with is not there."""
-        call.exchange.model = name if name in self._upstreams else ""
         given = self._granted(call, name) if name in self._upstreams else None
         if given is None:
             raise RequestError(404, "there is nothing here", reason="no such upstream, or it is not granted")

@@ -188,7 +188,8 @@ def _faults(configuration: Configuration, system: System) -> Iterable[str]:
 
 def _budget_faults(configuration: Configuration, models: Collection[str]) -> Iterable[str]:
     """Budgets that count for nobody, or for nothing: mostly a slip of the pen."""
-    known = {*models, *(each.name for each in configuration.upstream)}
+    aliases = {each.serve_as for each in configuration.model.values() if each.serve_as}
+    known = {*models, *aliases, *(each.name for each in configuration.upstream)}
     drawn = {name for role in configuration.roles.values() for name in role.budgets}
     for name, budget in configuration.budget.items():
         if not any(budget.covers(each) for each in known):

@@ -97,8 +97,7 @@ class Inquiries:
             served = self._instead(call, lane)
         exchange.digest = served.description.digest
         # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
-        await self.spend(call, Cost(bytes=len(body)))
-        _settle(call, 0)
+        await self.spend_all(call, Cost(bytes=len(body)))
         question = read(served.description)
         exchange.rows = count = len(question.rows)
         exchange.input = call.front.log.keyed(question.rows.tobytes())
@@ -109,6 +108,11 @@ class Inquiries:
                 bits = given.bits[described.name] = call.front.teller.bits(given.role, len(described.classes))
             await self.spend(call, Cost(requests=0, rows=count, labels=count, bits=bits * count))
         return Inquiry(call, lane, served, question)
+
+    async def spend_all(self, call: Call, cost: Cost) -> None:
+        """Take a cost that is known as a whole beforehand. Raises RequestError when a budget is spent."""
+        await self.spend(call, cost)
+        _settle(call, 0)
 
     async def told(self, inquiry: Inquiry) -> Mapping[str, Output] | None:
         """What the role is told; None when a person has to look first.

@@ -254,9 +254,16 @@ def _flat(data: msgspec.Raw, flat: Any, nested: Any, height: int, width: int) ->
 
 
 def write(
-    question: Question, outputs: Mapping[str, Output], described: Description, beside: Mapping[str, Any] | None = None
+    question: Question,
+    outputs: Mapping[str, Output],
+    described: Description,
+    beside: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
 ) -> tuple[bytes, int | None]:
     """The body of an answer, and how long its JSON head is when bytes follow it.
+
+    ``name`` is what clients call the model, where that is another name than its own.
 
     Raises:
         RequestError: an output is wanted that is not given.
@@ -265,17 +272,17 @@ def write(
     if question.outputs and not outputs.keys() >= set(question.outputs):
         raise RequestError(403, "an output that was asked for is not given here", reason="output not granted")
     tensors, tail = [], []
-    for name in question.outputs or outputs:
-        output = outputs[name]
+    for wanted in question.outputs or outputs:
+        output = outputs[wanted]
         shape = [height] if output.width == 1 else [height, output.width]
-        tensor: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": shape}
-        if question.binary is None or name in question.binary:
+        tensor: dict[str, Any] = {"name": wanted, "datatype": output.datatype, "shape": shape}
+        if question.binary is None or wanted in question.binary:
             tail.append(_as_bytes(output))
             tensor["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
             tensor["data"] = output.data
         tensors.append(tensor)
-    answer: dict[str, Any] = {"model_name": described.name, "model_version": described.digest}
+    answer: dict[str, Any] = {"model_name": name or described.name, "model_version": described.digest}
     if question.id:
         answer["id"] = question.id
     if beside:
@@ -292,10 +299,12 @@ def _as_bytes(output: Output) -> bytes:
     return np.array(output.data, dtype=_LAID[output.datatype]).tobytes()
 
 
-def metadata(described: Description, outputs: Mapping[str, Output], versions: Sequence[str] = ()) -> dict[str, Any]:
-    """The model as the protocol shows it, with what it is for and what it is not for."""
+def metadata(
+    described: Description, outputs: Mapping[str, Output], versions: Sequence[str] = (), *, name: str = ""
+) -> dict[str, Any]:
+    """The model as the protocol shows it, with what it is for and what it is not for. ``name``: see ``write``."""
     return {
-        "name": described.name,
+        "name": name or described.name,
         "versions": list(versions) or [described.digest],
         "platform": "bartizan",
         "inputs": [
