@@ -15,7 +15,8 @@ from bartizan.core.errors import ArtefactError, InputError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import TEST_RESULT, TestResult
 from bartizan.core.system import Artefact, System, settings_digest
-from bartizan.lifecycle.deploy.gateway.configuration import DOCUMENT, MAX_BYTES, Configuration, read
+from bartizan.lifecycle.deploy.gateway.configuration import MAX_BYTES, Configuration, read
+from bartizan.lifecycle.deploy.gateway.evaluation import declared
 from bartizan.lifecycle.deploy.gateway.roles import Role
 
 CHECK = "gateway.configuration"
@@ -38,9 +39,7 @@ class ConfigurationCheck:
 
     def subjects(self, system: System) -> Sequence[Artefact]:
         """See ``Check.subjects``: the document ``gateway``."""
-        kinds = {part.name: part.kind for part in system.declaration.document}
-        found = [part for part in system.of_kind("document") if part.name == DOCUMENT]
-        return found if kinds.get(DOCUMENT) == "configuration" else ()
+        return declared.documents(system)
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the document, and what of the declaration bounds it."""

@@ -16,20 +16,21 @@ from typing import Any
 
 import msgspec
 
-from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest, canonical_json
+from bartizan.core.check import Context, Outcome
+from bartizan.core.digest import Digest
 from bartizan.core.errors import ArtefactError
-from bartizan.core.predicates import ASSESSMENT, Assessment, Metric, Threat
-from bartizan.core.system import Artefact, Exposure, System, settings_digest
+from bartizan.core.predicates import Assessment, Metric, Threat
+from bartizan.core.system import Artefact, Exposure, System
+from bartizan.lifecycle.deploy.gateway.evaluation.stating import stated
+from bartizan.lifecycle.deploy.gateway.model_check import ModelCheck, opened, spending
 from bartizan.lifecycle.deploy.gateway.roles import covered
 from bartizan.redteam import details
-from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
-from bartizan.redteam.check import check_target, described, material_of, offered, stream
+from bartizan.redteam.check import described, material_of, offered, stream
 from bartizan.redteam.details import EACH_KIND, Gain
 from bartizan.redteam.family import Material
 from bartizan.redteam.usefulness import Use, usefulness
 from bartizan.targets.detail import Detail, keys_of
-from bartizan.targets.protocol import Access, Target, Targets
+from bartizan.targets.protocol import Access, Target
 
 NAME = "gateway.detail"
 MOST = {"samples": 60, "query_budget": 100, "shadow_models": 16, "extraction_budget": 200}
@@ -37,55 +38,32 @@ MOST = {"samples": 60, "query_budget": 100, "shadow_models": 16, "extraction_bud
 LEAST_SHADOWS = 8
 
 
-class DetailCheck:
+class DetailCheck(ModelCheck):
     """See ``core.check.Check``."""
 
     name = NAME
     version = "1"
     title = "What each detail of output gives an adversary, and costs a user"
     controls: tuple[str, ...] = ("3.1-G2",)
-    after: tuple[str, ...] = ("scan",)
-
-    def why_not(self, system: System) -> str:
-        """Why this check has nothing to do in a system, in one sentence; empty when it has."""
-        learned = {model.trained_on for model in system.declaration.model}
-        if any(part.text for part in system.declaration.dataset if part.name in learned):
-            return f"{NAME} plays attacks on rows of numbers, and the declared data are texts."
-        return ""
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it."""
-        return any(rule.check == NAME for gate in system.declaration.gate.values() for rule in gate.rule)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
+    does = "plays attacks on rows of numbers"
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the model, its data, what may be told, and what attacks may spend."""
         part = system.model_part(subject.name)
-        redteam = system.declaration.redteam
-        settings = {name: getattr(redteam, name) for name in (*MOST, "seed", "max_change", "norm")}
-        data = [part.trained_on, part.evaluated_on]
+        settings = spending(system, (*MOST, "seed", "max_change", "norm"))
         said = [
             *described(system, part),
             part.classes,
             sorted(offered(system.declaration.exposure)),
             [detail.name for detail in shown(system.declaration.exposure)],
         ]
-        return {
-            subject.id: subject.digest,
-            **{f"dataset:{name}": system.artefact(f"dataset:{name}").digest for name in data},
-            f"settings:{NAME}:{subject.name}": settings_digest(settings, said),
-        }
+        return self.rests_on(system, subject, settings, said)
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
         material = bounded(material_of(system, subject))
         compared = shown(system.declaration.exposure)
-        targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
-        with targets.open(system, subject) as target:
-            check_target(target, HopSkipJump(), material)
+        with opened(system, subject, context, material) as target:
             if Access.SCORES not in target.offers and len(compared) > 1:
                 raise ArtefactError(
                     f"{subject.id} gives labels alone, and exposure.output = {system.declaration.exposure.output!r}",
@@ -155,13 +133,8 @@ def _outcome(gains: Sequence[Gain], uses: Sequence[Use], material: Material) -> 
     report = {
         "gains": details.table(gains),
         "uses": [_plain(use, classes) for use in uses],
-        "statement": assessment,
     }
-    return Outcome(
-        predicate_type=ASSESSMENT,
-        predicate=assessment,
-        report=Blob(canonical_json(msgspec.to_builtins(report, str_keys=True))),
-    )
+    return stated(assessment, report)
 
 
 def _place(what: str, detail: Detail) -> str:

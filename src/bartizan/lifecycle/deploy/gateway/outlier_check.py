@@ -8,7 +8,7 @@ surely takes more usual rows for unusual than the configuration states. The repo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bartizan.core.check import Context, Outcome
 from bartizan.core.digest import Digest
 from bartizan.core.errors import ArtefactError
-from bartizan.core.system import Artefact, System, settings_digest
+from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.evaluation import attacked, declared
 from bartizan.lifecycle.deploy.gateway.evaluation.judged import Evaluated, Shown, outcome, share_of
 from bartizan.lifecycle.deploy.gateway.evaluation.shifts import shifted
@@ -28,11 +28,11 @@ from bartizan.lifecycle.deploy.gateway.guards.outliers.fitting import LEAST_CALI
 from bartizan.lifecycle.deploy.gateway.guards.outliers.guard import OutlierSettings
 from bartizan.lifecycle.deploy.gateway.guards.outliers.reference import Reference
 from bartizan.lifecycle.deploy.gateway.guards.outliers.wire import CHECK
-from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
-from bartizan.redteam.check import check_target, described, material_of, stream
+from bartizan.lifecycle.deploy.gateway.model_check import GuardCheck, may_keep, opened, spending
+from bartizan.redteam.check import described, material_of, stream
 from bartizan.redteam.family import Material
 from bartizan.redteam.tasks import EvasionTask
-from bartizan.targets.protocol import Access, Target, Targets
+from bartizan.targets.protocol import Access, Target
 
 GUARD = "outliers"
 MOST_RECORDS = 5_000
@@ -47,67 +47,37 @@ MEMBERS = 5
 Rows = NDArray[np.floating[Any]]
 
 
-class OutlierCheck:
+class OutlierCheck(GuardCheck):
     """See ``core.check.Check``."""
 
     name = CHECK
     version = "1"
     title = "Detection of unusual inputs: fitted, calibrated and measured"
     controls: tuple[str, ...] = ("2.4-i", "3.2-G1", "4.2-f", "4.2-i", "4.2-k", "A-MLSG-004-D005", "GL-4.5")
-    after: tuple[str, ...] = ("scan",)
-
-    def why_not(self, system: System) -> str:
-        """Why this check has nothing to do in a system, in one sentence; empty when it has."""
-        learned = {model.trained_on for model in system.declaration.model}
-        if any(part.text for part in system.declaration.dataset if part.name in learned):
-            return f"{CHECK} works on rows of numbers, and the declared data are texts."
-        return ""
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it, or the configuration of the gateway uses the guard."""
-        asked = any(rule.check == CHECK for gate in system.declaration.gate.values() for rule in gate.rule)
-        return asked or declared.uses(system, GUARD)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
+    guard = GUARD
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the model, its data, and what the gateway is configured to do."""
         part = system.model_part(subject.name)
-        redteam = system.declaration.redteam
-        settings = {name: getattr(redteam, name) for name in ("seed", "samples", "query_budget", "max_change", "norm")}
-        data = [part.trained_on, part.evaluated_on]
-        kept = [system.dataset_part(name) for name in data]
-        configured = declared.said_of(system, subject.name, GUARD, OutlierSettings)
+        settings = spending(system, ("seed", "samples", "query_budget", "max_change", "norm"))
+        kept = [system.dataset_part(name) for name in (part.trained_on, part.evaluated_on)]
         said = [
-            configured,
+            declared.said_of(system, subject.name, GUARD, OutlierSettings),
             described(system, part),
             part.classes,
             [[one.personal_data, one.sensitivity] for one in kept],
         ]
-        return {
-            subject.id: subject.digest,
-            **{f"dataset:{name}": system.artefact(f"dataset:{name}").digest for name in data},
-            f"settings:{CHECK}:{subject.name}": settings_digest(settings, said),
-        }
+        return self.rests_on(system, subject, settings, said)
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
         settings = declared.settings_of(system, subject.name, GUARD, OutlierSettings)
         material = material_of(system, subject)
-        targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
-        with targets.open(system, subject) as target:
-            check_target(target, HopSkipJump(), material)
-            found = evaluated(target, material, settings, _members(system, material))
+        with opened(system, subject, context, material) as target:
+            members = 1 if may_keep(system, material.model.trained_on) else MEMBERS
+            found = evaluated(target, material, settings, members)
         part = system.dataset_part(material.model.trained_on)
         return outcome(found, material, settings, plain(expected_columns(part, material.space)))
-
-
-def _members(system: System, material: Material) -> int:
-    part = system.dataset_part(material.model.trained_on)
-    keep = not part.personal_data and part.sensitivity in {"public", "internal"}
-    return 1 if keep else MEMBERS
 
 
 def evaluated(target: Target, material: Material, settings: OutlierSettings, members: int = 1) -> Evaluated:

@@ -20,7 +20,7 @@ from bartizan.core.digest import Digest, canonical_json
 from bartizan.core.errors import ArtefactError
 from bartizan.core.finding import Finding, Severity
 from bartizan.core.predicates import TEST_RESULT, TestResult
-from bartizan.core.system import Artefact, System, settings_digest
+from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway import guard as shape
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.evaluation import declared
@@ -31,10 +31,10 @@ from bartizan.lifecycle.deploy.gateway.guards.rules.guard import RulesGuard
 from bartizan.lifecycle.deploy.gateway.guards.rules.report import CHECK, Report
 from bartizan.lifecycle.deploy.gateway.guards.rules.settings import RulesSettings
 from bartizan.lifecycle.deploy.gateway.guards.rules.tree import Tree, TreeRow
-from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
-from bartizan.redteam.check import check_target, material_of, stream
+from bartizan.lifecycle.deploy.gateway.model_check import GuardCheck, opened, spending
+from bartizan.redteam.check import material_of, stream
 from bartizan.redteam.family import Material
-from bartizan.targets.protocol import Access, Target, Targets
+from bartizan.targets.protocol import Access, Target
 
 GUARD = "rules"
 MOST_RECORDS = 20_000
@@ -43,42 +43,21 @@ NOON = 1_800_000_000.0
 """A moment at which rules are tried; what rests on the time is judged by whoever wrote it."""
 
 
-class RulesCheck:
+class RulesCheck(GuardCheck):
     """See ``core.check.Check``."""
 
     name = CHECK
     version = "1"
     title = "Rules, tree and bounds outside the model: tried out on data that it has not seen"
     controls: tuple[str, ...] = ("1.2-e", "1.2-g", "2.4-j")
-    after: tuple[str, ...] = ("scan",)
-
-    def why_not(self, system: System) -> str:
-        """Why this check has nothing to do in a system, in one sentence; empty when it has."""
-        learned = {model.trained_on for model in system.declaration.model}
-        if any(part.text for part in system.declaration.dataset if part.name in learned):
-            return f"{CHECK} works on rows of numbers, and the declared data are texts."
-        return ""
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it, or the configuration of the gateway uses the guard."""
-        asked = any(rule.check == CHECK for gate in system.declaration.gate.values() for rule in gate.rule)
-        return asked or declared.uses(system, GUARD)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
+    guard = GUARD
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the model, its data, and what the gateway is configured to do."""
-        part = system.model_part(subject.name)
-        data = (part.trained_on, part.evaluated_on)
+        classes = system.model_part(subject.name).classes
         return {
-            subject.id: subject.digest,
-            **{f"dataset:{name}": system.artefact(f"dataset:{name}").digest for name in data},
+            **self.rests_on(system, subject, spending(system, ("seed",)), classes),
             **declared.inputs_of(system),
-            f"settings:{CHECK}:{subject.name}": settings_digest(
-                {"seed": system.declaration.redteam.seed}, part.classes
-            ),
         }
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
@@ -86,9 +65,7 @@ class RulesCheck:
         material = material_of(system, subject)
         settings = declared.settings_of(system, subject.name, GUARD, RulesSettings)
         trees: Trees = context.service(Trees)  # type: ignore[type-abstract]  # a protocol is what a port is
-        targets = context.service(Targets)  # type: ignore[type-abstract]
-        with targets.open(system, subject) as target:
-            check_target(target, HopSkipJump(), material)
+        with opened(system, subject, context, material) as target:
             answers = _answers(target, material)
         tree = fitting.fitted(trees, material.training, material.model.classes, material.settings.seed)
         found = _measured(tree, answers, material)

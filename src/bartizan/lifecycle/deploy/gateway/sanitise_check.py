@@ -8,34 +8,34 @@ query go through the transform by themselves; gradients, where the model gives a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest, canonical_json
+from bartizan.core.check import Context, Outcome
+from bartizan.core.digest import Digest
 from bartizan.core.errors import ArtefactError
-from bartizan.core.predicates import ASSESSMENT, Assessment, Metric, Threat
-from bartizan.core.system import Artefact, System, settings_digest
+from bartizan.core.predicates import Assessment, Metric, Threat
+from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.evaluation import attacked, declared
 from bartizan.lifecycle.deploy.gateway.evaluation.filtered import Filtered
+from bartizan.lifecycle.deploy.gateway.evaluation.stating import stated
 from bartizan.lifecycle.deploy.gateway.evaluation.toll import Toll, toll
 from bartizan.lifecycle.deploy.gateway.expected import expected_columns
 from bartizan.lifecycle.deploy.gateway.guards.sanitise.chains import Chain, chain_of
 from bartizan.lifecycle.deploy.gateway.guards.sanitise.frame import Frame
 from bartizan.lifecycle.deploy.gateway.guards.sanitise.guard import SanitiseSettings, frame_from, usual_chain
+from bartizan.lifecycle.deploy.gateway.model_check import GuardCheck, opened, spending
 from bartizan.redteam.attack import Attack
-from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.attacks.evasion.pgd import PGD
-from bartizan.redteam.check import check_target, described, material_of, stream
+from bartizan.redteam.check import described, material_of, stream
 from bartizan.redteam.family import Material
 from bartizan.redteam.planning import paired
 from bartizan.redteam.statistics import Estimate, proportion
 from bartizan.redteam.tasks import EvasionTask
-from bartizan.targets.protocol import Target, Targets
+from bartizan.targets.protocol import Target
 
 CHECK = "gateway.sanitise"
 GUARD = "sanitise"
@@ -48,46 +48,21 @@ MOST_ASKED = 2_000
 MOST_ATTACKED, MOST_QUERIES, MOST_OWNED, MOST_GRADIENTS = 40, 300, 500, 40
 
 
-class SanitiseCheck:
+class SanitiseCheck(GuardCheck):
     """See ``core.check.Check``."""
 
     name = CHECK
     version = "1"
     title = "Transforms of inputs: what they cost, and what they cost an adversary"
     controls: tuple[str, ...] = ("3.2-h", "4.2-a", "4.2-c", "4.2-e", "A-MLSG-004-D005")
-    after: tuple[str, ...] = ("scan",)
-
-    def why_not(self, system: System) -> str:
-        """Why this check has nothing to do in a system, in one sentence; empty when it has."""
-        learned = {model.trained_on for model in system.declaration.model}
-        if any(part.text for part in system.declaration.dataset if part.name in learned):
-            return f"{CHECK} works on rows of numbers, and the declared data are texts."
-        return ""
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it, or the configuration of the gateway uses the guard."""
-        asked = any(rule.check == CHECK for gate in system.declaration.gate.values() for rule in gate.rule)
-        return asked or declared.uses(system, GUARD)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
+    guard = GUARD
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the model, its data, and what the gateway is configured to do."""
         part = system.model_part(subject.name)
-        redteam = system.declaration.redteam
-        names = ("seed", "samples", "query_budget", "max_change", "norm", "gradient_budget")
+        settings = spending(system, ("seed", "samples", "query_budget", "max_change", "norm", "gradient_budget"))
         configured = declared.said_of(system, subject.name, GUARD, SanitiseSettings)
-        said = [configured, described(system, part), part.classes]
-        return {
-            subject.id: subject.digest,
-            **{
-                f"dataset:{name}": system.artefact(f"dataset:{name}").digest
-                for name in (part.trained_on, part.evaluated_on)
-            },
-            f"settings:{CHECK}:{subject.name}": settings_digest({name: getattr(redteam, name) for name in names}, said),
-        }
+        return self.rests_on(system, subject, settings, [configured, described(system, part), part.classes])
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
@@ -95,9 +70,7 @@ class SanitiseCheck:
         material = material_of(system, subject)
         part = system.dataset_part(material.model.trained_on)
         frame = frame_from(expected_columns(part, material.space), material.shape, part.value_range)
-        targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
-        with targets.open(system, subject) as target:
-            check_target(target, HopSkipJump(), material)
+        with opened(system, subject, context, material) as target:
             found = evaluated(target, material, settings, frame)
         return _outcome(found, material, settings)
 
@@ -278,13 +251,8 @@ def _outcome(found: Evaluated, material: Material, settings: SanitiseSettings) -
             }
             for worth in found.worths
         ],
-        "statement": assessment,
     }
-    return Outcome(
-        predicate_type=ASSESSMENT,
-        predicate=assessment,
-        report=Blob(canonical_json(msgspec.to_builtins(report, str_keys=True))),
-    )
+    return stated(assessment, report)
 
 
 def _summary(metrics: Mapping[str, Metric], worth: Worth) -> str:

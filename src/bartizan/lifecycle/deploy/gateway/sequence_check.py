@@ -10,30 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest, canonical_json
+from bartizan.core.check import Context, Outcome
+from bartizan.core.digest import Digest
 from bartizan.core.errors import ArtefactError
 from bartizan.core.finding import Finding, Severity
-from bartizan.core.predicates import ASSESSMENT, Assessment, Metric, Threat
-from bartizan.core.system import Artefact, System, settings_digest
+from bartizan.core.predicates import Assessment, Metric, Threat
+from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.evaluation import attacked, declared
+from bartizan.lifecycle.deploy.gateway.evaluation.stating import stated
 from bartizan.lifecycle.deploy.gateway.guards.sequence.guard import CHECK, SequenceGuard
 from bartizan.lifecycle.deploy.gateway.guards.sequence.reference import LEAST, Reference, learn
 from bartizan.lifecycle.deploy.gateway.guards.sequence.replay import Replayed, replay
 from bartizan.lifecycle.deploy.gateway.guards.sequence.settings import SequenceSettings
 from bartizan.lifecycle.deploy.gateway.guards.sequence.streams import learn_stream
-from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
-from bartizan.redteam.check import check_target, described, material_of, stream
+from bartizan.lifecycle.deploy.gateway.model_check import GuardCheck, may_keep, opened, spending
+from bartizan.redteam.check import described, material_of, stream
 from bartizan.redteam.family import Material
 from bartizan.redteam.privacy import NOISE
 from bartizan.redteam.statistics import bootstrap, metric, proportion
-from bartizan.targets.protocol import Access, Rows, Target, Targets
+from bartizan.targets.protocol import Access, Rows, Target
 from bartizan.targets.table import read_table
 
 GUARD = "sequence"
@@ -57,55 +57,32 @@ class Recorded:
     sample: NDArray[np.int64]
 
 
-class SequenceCheck:
+class SequenceCheck(GuardCheck):
     """See ``core.check.Check``."""
 
     name = CHECK
     version = "1"
     title = "Detection of attacks in progress: learnt and measured"
     controls: tuple[str, ...] = ("3.2-a", "3.2-i", "3.2-G1")
-    after: tuple[str, ...] = ("scan",)
-
-    def why_not(self, system: System) -> str:
-        """Why this check has nothing to do in a system, in one sentence; empty when it has."""
-        learned = {model.trained_on for model in system.declaration.model}
-        if any(part.text for part in system.declaration.dataset if part.name in learned):
-            return f"{CHECK} works on rows of numbers, and the declared data are texts."
-        return ""
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it, or the configuration of the gateway uses the guard."""
-        asked = any(rule.check == CHECK for gate in system.declaration.gate.values() for rule in gate.rule)
-        return asked or declared.uses(system, GUARD)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
+    guard = GUARD
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: the model, its data, recorded streams, and what the gateway is configured to do."""
-        part, redteam = system.model_part(subject.name), system.declaration.redteam
-        settings = {name: getattr(redteam, name) for name in ("seed", "query_budget", "max_change", "norm")}
+        part = system.model_part(subject.name)
+        settings = spending(system, ("seed", "query_budget", "max_change", "norm"))
         configured = declared.said_of(system, subject.name, GUARD, SequenceSettings)
         streams = configured["streams"].values() if isinstance(configured, dict) else ()
-        ids = {artefact.id: artefact.digest for artefact in system.of_kind("dataset")}
-        data = {f"dataset:{name}" for name in (part.trained_on, part.evaluated_on, *streams)}
         return {
-            subject.id: subject.digest,
-            **{name: ids[name] for name in sorted(data & ids.keys())},
-            f"settings:{CHECK}:{subject.name}": settings_digest(
-                settings, [described(system, part), part.classes, configured]
-            ),
+            **self.rests_on(system, subject, settings, [described(system, part), part.classes, configured]),
+            **{data.id: data.digest for data in system.of_kind("dataset") if data.name in streams},
         }
 
     def run(self, system: System, subject: Artefact, context: Context) -> Outcome:
         """See ``Check.run``."""
         settings = declared.settings_of(system, subject.name, GUARD, SequenceSettings)
         material = material_of(system, subject)
-        targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
-        with targets.open(system, subject) as target:
-            check_target(target, HopSkipJump(), material)
-            learnt, natural = _learnt(target, material, keeps=_may_keep(system, material.model.trained_on))
+        with opened(system, subject, context, material) as target:
+            learnt, natural = _learnt(target, material, keeps=may_keep(system, material.model.trained_on))
             expected = {
                 role: learn_stream(
                     learnt, learnt.limit(settings.near), settings.memory, [_frames(system, target, material, name)]
@@ -127,12 +104,6 @@ def _halves(material: Material) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             remedy=f"evaluate on at least {2 * LEAST} records.",
         )
     return first, second
-
-
-def _may_keep(system: System, name: str) -> bool:
-    """Whether digests of records may stand in a report: with them, whoever reads it can tell who was among them."""
-    part = system.dataset_part(name)
-    return not part.personal_data and part.sensitivity in {"public", "internal"}
 
 
 def _learnt(target: Target, material: Material, *, keeps: bool) -> tuple[Reference, NDArray[np.int64]]:
@@ -250,13 +221,7 @@ def _outcome(
         },
         findings={Severity.MEDIUM.value: len(findings)} if findings else {},
     )
-    report: dict[str, Any] = {"reference": reference, "statement": assessment}
-    return Outcome(
-        predicate_type=ASSESSMENT,
-        predicate=assessment,
-        findings=findings,
-        report=Blob(canonical_json(msgspec.to_builtins(report, str_keys=True))),
-    )
+    return stated(assessment, {"reference": reference}, findings)
 
 
 def _summary(metrics: Mapping[str, Metric]) -> str:

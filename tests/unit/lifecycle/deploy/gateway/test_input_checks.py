@@ -1,4 +1,4 @@
-"""The checks ``gateway.outliers`` and ``gateway.sanitise``: when they are due, what they rest on, what they say."""
+"""The checks of models: when they are due; and what ``gateway.outliers`` and ``gateway.sanitise`` rest on and say."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import pytest
 from bartizan.core.digest import digest_bytes
 from bartizan.core.errors import ArtefactError, InputError
 from bartizan.core.system import Artefact, DocumentPart, Gate, Rule
+from bartizan.lifecycle.deploy.gateway.detail_check import DetailCheck
 from bartizan.lifecycle.deploy.gateway.guards.outliers.wire import unpacked
 from bartizan.lifecycle.deploy.gateway.outlier_check import OutlierCheck
+from bartizan.lifecycle.deploy.gateway.rules_check import RulesCheck
 from bartizan.lifecycle.deploy.gateway.sanitise_check import SanitiseCheck
+from bartizan.lifecycle.deploy.gateway.sequence_check import SequenceCheck
 from bartizan.redteam.check import stream
 from fixtures.image_systems import Opened, declare_images, perceptron
 from fixtures.victims import Victim, desk
 
 CHECKS = (OutlierCheck(), SanitiseCheck())
+OF_GUARDS = (*CHECKS, SequenceCheck(), RulesCheck())
+OF_MODELS = (*OF_GUARDS, DetailCheck())
 QUICK = {"samples": 8, "query_budget": 60}
 
 
@@ -42,7 +47,7 @@ def system(tmp_path):
     return declare_images(tmp_path, **QUICK)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", OF_GUARDS)
 def test_it_is_due_when_a_gate_or_the_configuration_wants_it(check, system, tmp_path):
     guard = check.name.partition(".")[2]
     assert not check.selected(system)
@@ -52,6 +57,14 @@ def test_it_is_due_when_a_gate_or_the_configuration_wants_it(check, system, tmp_
     assert check.selected(with_configuration(system, tmp_path, f'[[guard]]\nuse = "{guard}"\n'))
     assert not check.selected(with_configuration(system, tmp_path, '[[guard]]\nuse = "schema"\n'))
     assert not check.selected(with_configuration(system, tmp_path, "guard = ["))
+
+
+def test_what_only_measures_is_due_where_a_gate_wants_it(system, tmp_path):
+    check = DetailCheck()
+    asked = Gate(rule=(Rule(id="it", about="model", type="assessment", check=check.name),))
+    declaration = msgspec.structs.replace(system.declaration, gate={"release": asked})
+    assert check.selected(msgspec.structs.replace(system, declaration=declaration))
+    assert not check.selected(with_configuration(system, tmp_path, '[[guard]]\nuse = "detail"\n'))
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -83,12 +96,13 @@ def test_what_the_configuration_cannot_mean_is_refused(system, tmp_path):
         outcome(SanitiseCheck(), said)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", OF_MODELS)
 def test_texts_are_nothing_for_it(check, system):
     datasets = tuple(msgspec.structs.replace(part, text="message") for part in system.declaration.dataset)
     said = msgspec.structs.replace(system, declaration=msgspec.structs.replace(system.declaration, dataset=datasets))
     assert check.subjects(said) == ()
-    assert "texts" in check.why_not(said)
+    assert check.why_not(said).startswith(f"{check.name} ")
+    assert check.why_not(said).endswith("on rows of numbers, and the declared data are texts.")
 
 
 def test_equal_inputs_give_equal_reports_and_the_guard_can_read_them(system):

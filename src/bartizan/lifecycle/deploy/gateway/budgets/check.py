@@ -10,17 +10,17 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import msgspec
-
-from bartizan.core.check import Blob, Context, Outcome
-from bartizan.core.digest import Digest, canonical_json
-from bartizan.core.predicates import ASSESSMENT, Assessment, Metric, Threat
+from bartizan.core.check import Context, Outcome
+from bartizan.core.digest import Digest
+from bartizan.core.predicates import Assessment, Metric, Threat
 from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.budgets.derive import FROM_LABELS, SEEDS, Derived, derive
-from bartizan.redteam.check import AttackCheck, check_target, material_of, offered, stream
+from bartizan.lifecycle.deploy.gateway.evaluation.stating import stated
+from bartizan.lifecycle.deploy.gateway.model_check import ModelCheck, opened
+from bartizan.redteam.check import AttackCheck, material_of, offered, stream
 from bartizan.redteam.extraction import Extraction
 from bartizan.targets.detail import Detail
-from bartizan.targets.protocol import Access, Targets
+from bartizan.targets.protocol import Access
 from bartizan.targets.tailored import DETAILS, LABELS
 
 NAME = "gateway.extraction-budget"
@@ -29,14 +29,13 @@ FIDELITY = 0.8
 CONFIDENCE = 0.95
 
 
-class ExtractionBudgetCheck:
+class ExtractionBudgetCheck(ModelCheck):
     """See ``core.check.Check``."""
 
     name = NAME
     version = "1"
     title = "How many answers buy a copy of the model, at each detail of output"
     controls: tuple[str, ...] = ("3.1-G2", "A-MLSG-004-D007")
-    after: tuple[str, ...] = ("scan",)
 
     def __init__(self, fidelity: float = FIDELITY, details: tuple[Detail, ...] = DETAILS) -> None:
         self.fidelity, self.details = fidelity, details
@@ -44,14 +43,6 @@ class ExtractionBudgetCheck:
     def why_not(self, system: System) -> str:
         """Why this check has nothing to do in a system, in one sentence; empty when it has."""
         return AttackCheck(Extraction(), FROM_LABELS[0]).why_not(system)
-
-    def selected(self, system: System) -> bool:
-        """Whether a gate asks for it."""
-        return any(rule.check == NAME for gate in system.declaration.gate.values() for rule in gate.rule)
-
-    def subjects(self, system: System) -> Sequence[Artefact]:
-        """See ``Check.subjects``: models."""
-        return () if self.why_not(system) else system.of_kind("model")
 
     def inputs(self, system: System, subject: Artefact) -> Mapping[str, Digest]:
         """See ``Check.inputs``: what an extraction attack rests on."""
@@ -65,9 +56,7 @@ class ExtractionBudgetCheck:
         seed = material.settings.seed
         case = Extraction().case(FROM_LABELS[0], material, stream(seed, NAME))
         details = self.details if Access.SCORES in offered(system.declaration.exposure) else (LABELS,)
-        targets = context.service(Targets)  # type: ignore[type-abstract]  # a protocol is what a port is
-        with targets.open(system, subject) as target:
-            check_target(target, FROM_LABELS[0], material)
+        with opened(system, subject, context, material, FROM_LABELS[0]) as target:
             kept = case.truth.kept
             derived = derive(
                 target,
@@ -92,12 +81,7 @@ class ExtractionBudgetCheck:
             seed=seed,
             settings={"fidelity": self.fidelity},
         )
-        report = {"derived": derived, "statement": assessment}
-        return Outcome(
-            predicate_type=ASSESSMENT,
-            predicate=assessment,
-            report=Blob(canonical_json(msgspec.to_builtins(report, str_keys=True))),
-        )
+        return stated(assessment, {"derived": derived})
 
 
 def _told(context: Context, done: int, total: int, note: str) -> None:

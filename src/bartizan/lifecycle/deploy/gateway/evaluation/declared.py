@@ -43,7 +43,7 @@ def uses(system: System, guard: str) -> bool:
 
 def inputs_of(system: System) -> dict[str, Digest]:
     """The whole configuration, as something that results rest on; see ``said_of`` for a guard's part of it."""
-    return {document.id: document.digest for document in _documents(system)}
+    return {document.id: document.digest for document in documents(system)}
 
 
 def said_of(system: System, model: str, guard: str, kind: type[S]) -> Any:
@@ -54,10 +54,11 @@ def said_of(system: System, model: str, guard: str, kind: type[S]) -> Any:
     try:
         return msgspec.to_builtins(settings_of(system, model, guard, kind))
     except BartizanError:
-        return [document.digest for document in _documents(system)]
+        return [document.digest for document in documents(system)]
 
 
-def _documents(system: System) -> tuple[Artefact, ...]:
+def documents(system: System) -> tuple[Artefact, ...]:
+    """The declared configuration of the gateway; none, when nothing of that name is declared as one."""
     kinds = {part.name: part.kind for part in system.declaration.document}
     return tuple(
         artefact
@@ -67,7 +68,7 @@ def _documents(system: System) -> tuple[Artefact, ...]:
 
 
 def _guards(system: System) -> tuple[GuardUse, ...]:
-    return tuple(use for document in _documents(system) for use in read(_bytes(document), system).guard)
+    return tuple(use for document in documents(system) for use in read(_bytes(document), system).guard)
 
 
 def _bytes(document: Artefact) -> bytes:
@@ -83,4 +84,4 @@ def _bytes(document: Artefact) -> bytes:
     return data
 
 
-__all__ = ["inputs_of", "said_of", "settings_of", "uses"]
+__all__ = ["documents", "inputs_of", "said_of", "settings_of", "uses"]

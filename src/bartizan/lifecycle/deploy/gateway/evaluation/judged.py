@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.core.check import Blob, Outcome
-from bartizan.core.digest import canonical_json
+from bartizan.core.check import Outcome
 from bartizan.core.finding import Finding, Severity
-from bartizan.core.predicates import ASSESSMENT, Assessment, Metric, Threat
+from bartizan.core.predicates import Assessment, Metric, Threat
+from bartizan.lifecycle.deploy.gateway.evaluation.stating import stated
 from bartizan.lifecycle.deploy.gateway.evaluation.toll import Toll
 from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import Detector
 from bartizan.lifecycle.deploy.gateway.guards.outliers.guard import OutlierSettings
@@ -187,14 +186,8 @@ def outcome(found: Evaluated, material: Material, settings: OutlierSettings, col
             name: {"kind": each.kind, "says": each.says, "rows": len(each.rows)} for name, each in found.sets.items()
         },
         "reference": packed(found.reference),
-        "statement": assessment,
     }
-    return Outcome(
-        predicate_type=ASSESSMENT,
-        predicate=assessment,
-        findings=findings,
-        report=Blob(canonical_json(msgspec.to_builtins(report, str_keys=True))),
-    )
+    return stated(assessment, report, findings)
 
 
 def _summary(found: Evaluated, metrics: Mapping[str, Metric], settings: OutlierSettings, share: float) -> str:
