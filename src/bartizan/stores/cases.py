@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bartizan.core.errors import InputError, StoreError
 from bartizan.lifecycle.deploy.gateway.cases import Case, Kept, Room, Settled, Tally
+from bartizan.stores.write_ahead import write_ahead
 
 WAIT_SECONDS = 10
 ADVISORY_LOCK = 0x6361736573
@@ -254,7 +255,9 @@ def _sqlite(url: URL) -> Engine:
     path = Path(url.database or "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # One that is there is not opened: closing it again would lose this process the locks that SQLite holds on it.
+        if not os.access(path, os.R_OK | os.W_OK):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     except (OSError, ValueError) as error:
         raise StoreError(f"the cases {path} cannot be written: {error}", remedy="give write access.") from error
     engine = sa.create_engine(url, connect_args={"timeout": WAIT_SECONDS}, hide_parameters=True)
@@ -265,7 +268,8 @@ def _sqlite(url: URL) -> Engine:
 
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _begin
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF"):
+    write_ahead(connection, WAIT_SECONDS)
+    for pragma in ("synchronous=FULL", "trusted_schema=OFF"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +14,13 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bartizan.core.errors import StoreError
+from bartizan.stores.write_ahead import write_ahead
 
 WAIT_SECONDS = 30
 """How long an append waits for another one, which takes milliseconds."""
 CONNECT_SECONDS = 10
-TRIES, PAUSE_SECONDS = 100, 0.05
-"""How often write-ahead logging is asked for, and the pause between."""
+OPEN_SECONDS = 5
+"""How long write-ahead logging is asked for."""
 ADVISORY_LOCK = 0x62617274697A616E
 """Key of PostgreSQL's advisory lock that serialises appends: "bartizan"."""
 
@@ -104,7 +103,7 @@ def _make_private(path: Path) -> None:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun by _begin_sqlite; the driver's own habit begins them too late.
     connection.isolation_level = None
-    _write_ahead(connection)
+    write_ahead(connection, OPEN_SECONDS)
     for pragma in (
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -112,23 +111,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "trusted_schema=OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _write_ahead(connection: Any) -> None:
-    """Turn on write-ahead logging.
-
-    SQLite does not wait for a lock here: processes that open a new ledger at the same moment try again.
-    """
-    for _ in range(TRIES):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(PAUSE_SECONDS)
-        else:
-            return
-    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -20,6 +20,7 @@ from bartizan.lifecycle.deploy.gateway.state import Lease
 from bartizan.stores.shared import allowance
 from bartizan.stores.shared.allowance import MILLION, Drawn, Kept, Wanted
 from bartizan.stores.shared.memory import dated, forgotten, small
+from bartizan.stores.write_ahead import write_ahead
 
 BUSY_SECONDS = 5.0
 """How long one process waits for another."""
@@ -172,7 +173,7 @@ class FileState:
         self._path.touch(mode=0o600)
         database = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            database.execute("PRAGMA journal_mode=WAL")
+            write_ahead(database, BUSY_SECONDS)
             # A crash of the machine may lose the last leases; a crash of the process loses nothing.
             database.execute("PRAGMA synchronous=NORMAL")
             database.executescript(_SCHEMA)
