@@ -229,7 +229,7 @@ def test_a_ledger_that_stays_locked_is_an_error_and_not_a_wait_for_ever(ledger_l
             began = time.monotonic()
             with pytest.raises(StoreError) as caught:
                 second.append(lambda _: None)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
         assert "another process holds the ledger" in caught.value.remedy
         assert second.append(lambda _: None) is None
 
@@ -470,7 +470,7 @@ class TestPostgresql:
             began = time.monotonic()
             with pytest.raises(StoreError) as caught:
                 open_records(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert "server" in caught.value.remedy
 
     def test_appends_are_durable_even_where_the_server_is_told_not_to_be(self, postgres_url):

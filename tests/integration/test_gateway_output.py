@@ -153,13 +153,13 @@ def test_scores_embeddings_errors_and_timing_are_withheld_unless_granted(told):
     fields = told.client.infer(told.rows[:1], told.keys["user"], "digits")[1]
     assert not {"server-timing", "x-runtime", "x-process-time", "x-response-time"} & fields.keys()
     assert quickest(told, "user") >= USUAL_PAD
-    assert quickest(told, "watcher") >= PAD > quickest(told, "administrator")
+    assert quickest(told, "watcher") >= PAD > quickest(told, "administrator", under=PAD)
 
 
-def quickest(told, role):
-    """Seconds of the quickest of some answers."""
+def quickest(told, role, *, under=0.0):
+    """Seconds of the quickest of some answers; with ``under``, they go on for a while until one took less."""
     spent = []
-    for _ in range(5):
+    while len(spent) < 5 or (under and min(spent) >= under and len(spent) < 50):
         began = time.perf_counter()
         told.outputs(role, told.rows[:1])
         spent.append(time.perf_counter() - began)

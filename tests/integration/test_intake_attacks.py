@@ -25,6 +25,7 @@ from bartizan.wiring import intake as wiring
 from bartizan.wiring import samples
 from bartizan.wiring.intake import Asked, Intake, audit
 from bartizan.wiring.workspace import Workspace, utc_now
+from fixtures.effort import within
 from fixtures.project import declare
 
 ANSWERS = Answers(
@@ -316,13 +317,12 @@ BOMBS = {
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_a_hostile_description_of_a_run_costs_nothing(tmp_path, text):
     (tmp_path / "MLmodel").write_text(text)
-    began = utc_now()
-    try:
-        facts = sources.identify(tmp_path).facts
-    except ArtefactError:
-        facts = {}
+    with within(1.5):
+        try:
+            facts = sources.identify(tmp_path).facts
+        except ArtefactError:
+            facts = {}
     assert all(len(value) <= 200 for value in facts.values())
-    assert (utc_now() - began).total_seconds() < 5
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

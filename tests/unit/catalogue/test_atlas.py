@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import msgspec
 import pytest
@@ -15,6 +14,7 @@ from bartizan.catalogue.atlas import AtlasContent, adopt, outdated, read_atlas
 from bartizan.catalogue.crossrefs import dangling
 from bartizan.catalogue.load import catalogue
 from bartizan.core.errors import InputError
+from fixtures.effort import within
 
 FORMAT_6 = b"""
 format-version: 6.0.0
@@ -139,10 +139,8 @@ def test_what_is_malformed_is_passed_over(junk):
     ],
 )
 def test_hostile_or_useless_files_are_refused_with_a_reason_and_at_once(data, complaint):
-    start = time.perf_counter()
-    with pytest.raises(InputError, match=complaint):
+    with within(1), pytest.raises(InputError, match=complaint):
         read_atlas(data)
-    assert time.perf_counter() - start < 3
 
 
 def test_a_billion_laughs_is_refused_before_it_is_built():

@@ -1,6 +1,5 @@
 """Reading a declaration: every fault at once, on its line, in words that help; and nothing else for any bytes."""
 
-import time
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from bartizan.core.system import Declaration
 from bartizan.lifecycle.design.declaration import MAX_BYTES, MAX_FAULTS, read_declaration
 from bartizan.lifecycle.design.declaration_shape import FORMATS
 from bartizan.lifecycle.design.vocabulary import Vocabulary
+from fixtures.effort import within
 
 SMALL = (Path(__file__).parents[3] / "assets" / "declaration" / "small.toml").read_text(encoding="utf-8")
 VOCABULARY = Vocabulary.of(catalogue(), checks=("scan", "redteam.evasion.hopskipjump"))
@@ -104,9 +104,9 @@ def test_what_is_no_document_is_refused_with_its_line(data, line, says):
     ids=["dotted key", "list", "keys", "text", "tables"],
 )
 def test_large_and_hostile_documents_are_refused_in_seconds(data):
-    start = time.perf_counter()
-    assert len(faults(data)) <= MAX_FAULTS + 1
-    assert time.perf_counter() - start < 10
+    with within(3):
+        found = faults(data)
+    assert len(found) <= MAX_FAULTS + 1
 
 
 # -- shape ----------------------------------------------------------------------------------------

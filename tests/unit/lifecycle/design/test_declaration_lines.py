@@ -1,6 +1,5 @@
 """The line index: every value of a TOML document is found on the line where it stands."""
 
-import time
 import tomllib
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan.lifecycle.design.declaration_lines import MAX_DEPTH, MAX_VALUES, index_lines
+from fixtures.effort import within
 
 DOCUMENT = '''\
 # a comment with name = "not a key"
@@ -136,9 +136,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_megabyte_of_anything_is_scanned_in_seconds(text):
-    start = time.perf_counter()
-    index_lines(text)
-    assert time.perf_counter() - start < 5
+    with within(1.5):
+        index_lines(text)
 
 
 KEYS = st.sampled_from(["a", "b", "c-1", '"d e"', "'f.g'", "a.b", '"x\\ty".z', "9"])

@@ -280,7 +280,7 @@ def test_no_lock_file_makes_a_traceback(text, name):
         return
 
 
-@settings(max_examples=100, deadline=timedelta(seconds=2))
+@settings(max_examples=100, deadline=timedelta(seconds=30))
 @given(
     version=_TEXTS,
     affected=st.fixed_dictionaries(

@@ -600,7 +600,7 @@ def test_a_server_that_goes_and_comes_back(mortal_valkey):
         began = time.monotonic()
         with pytest.raises(RequestError, match="cannot answer"):
             await let_by(budgets, 200)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         mortal_valkey.start()
         await asyncio.sleep(0.3)
         after = await let_by(budgets, 400)

@@ -224,7 +224,10 @@ def test_a_revocation_is_seen_by_every_replica_within_the_poll(tmp_path):
         versions = [made.version for made in books]
         tasks = [asyncio.create_task(watch.run()) for watch in watches]
         stores[1].revoke(key.id, int(NOW))
-        await asyncio.sleep(0.5)
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            if len(heard) == len(books):
+                break
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
