@@ -1,7 +1,7 @@
 """Runs: stretches of a pickle that are stepped over at the speed of the regular-expression engine.
 
 Large pickles consist mostly of batches: MARK, up to a thousand items, APPENDS or SETITEMS. Batches of
-numbers are matched here as they are; other items are learnt from the pickle itself (see ``shapes``).
+numbers are matched here as they are; other items are learnt from the pickle itself (see ``learning``).
 A run touches nothing but what it pushed itself, and nothing in it can fire a rule. What it pushes and
 memoises is worked out only when something refers to it, by the machine itself (``Machine.work_out``).
 """

@@ -13,8 +13,9 @@ import struct
 
 from bartizan.lifecycle.develop.scan.pickle import opcodes as op
 from bartizan.lifecycle.develop.scan.pickle.bulk import Run, find_numbers
+from bartizan.lifecycle.develop.scan.pickle.learning import CUT_OFF, Learner
 from bartizan.lifecycle.develop.scan.pickle.machine import CHUNK, Machine
-from bartizan.lifecycle.develop.scan.pickle.shapes import CUT_OFF, MANY, Learner, Shape
+from bartizan.lifecycle.develop.scan.pickle.shapes import MANY, Shape
 
 FIRST = 512
 """Opcodes before the first shape is learnt, and between two rounds of tries."""
