@@ -412,7 +412,7 @@ class ServedTargets:
         data = system.dataset_part(part.evaluated_on)
         artefact = system.artefact(f"dataset:{data.name}")
         table = read_table(artefact.path, data, digest=artefact.digest)
-        made = load("bartizan.adapters.http_target:HttpTarget")(
+        made = load("bartizan.adapters.http_target.target:HttpTarget")(
             self._endpoint(part.classes, tuple(read_columns(artefact.path, data))), name=model.id, probe=table.rows
         )
         made.class_values = ()
@@ -424,14 +424,14 @@ class ServedTargets:
 
     def _endpoint(self, classes: tuple[str, ...], columns: tuple[str, ...]) -> Any:
         served = self._served
-        return load("bartizan.adapters.http_target:Endpoint")(
+        return load("bartizan.adapters.http_target.endpoint:Endpoint")(
             url=served.url,
             classes=classes,
             columns=columns,
             speaks=served.speaks,
             inputs=served.inputs,
             outputs=served.outputs,
-            headers=load("bartizan.adapters.http_target:endpoint_headers")(served.headers),
+            headers=load("bartizan.adapters.http_target.endpoint:endpoint_headers")(served.headers),
             seconds=served.seconds,
             patience=served.patience,
             allow_remote=served.allow_remote,

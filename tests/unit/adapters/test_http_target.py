@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from bartizan.adapters.http_target import Endpoint, HttpTarget, endpoint_headers
+from bartizan.adapters.http_target.endpoint import Endpoint, endpoint_headers
+from bartizan.adapters.http_target.target import HttpTarget
 from bartizan.core.errors import BudgetError, InputError, WorkError
 from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.play import play, task_of
