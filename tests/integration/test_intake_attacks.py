@@ -61,7 +61,7 @@ def record(door, name="acme", *, digests=(DIGEST,), role="security", expires="90
         posture="audited in 2026",
         allow=Allowed(digests=tuple(digests)),
     )
-    return door.record_supplier(name, said, role=role, expires=expires, key="")
+    return door.suppliers.record(name, said, role=role, expires=expires, key="")
 
 
 def asked(supplier="acme", **changes):
@@ -159,9 +159,9 @@ def test_a_rejection_stays_whatever_is_said_next(door, tmp_path):
 def test_the_newest_record_of_a_supplier_ends_all_older_ones(door, tmp_path, space):
     record(door, expires="300d")
     record(door, role="risk-owner", digests=("0" * 64,), expires="2d")
-    assert door.supplier("acme").allow.digests == ("0" * 64,)
+    assert door.suppliers.current("acme").allow.digests == ("0" * 64,)
     later = Intake(Workspace(space.folder, clock=lambda: utc_now() + timedelta(days=3)))
-    assert later.supplier("acme") is None, "the older one of somebody else does not come back"
+    assert later.suppliers.current("acme") is None, "the older one of somebody else does not come back"
     case = later.open(_file(tmp_path), asked())
     assert states(later.look(case))["supplier"] == "unmet"
     later.workspace.close()

@@ -11,7 +11,7 @@ from bartizan.cli.main import FOUND, OK
 from bartizan.cli.output import as_json, day, say, show_json, table, workspace
 from bartizan.core.evidence import Evidence
 from bartizan.lifecycle.develop.intake.questions import read_supplier
-from bartizan.wiring.intake import Intake
+from bartizan.wiring.suppliers import Suppliers
 
 TEMPLATE = """\
 service = "model"            # model, dataset, labelling, library, hosted-api
@@ -63,9 +63,8 @@ def template() -> None:
 @click.pass_context
 def record(ctx: click.Context, name: str, *, path: Path, role: str, expires: str, key: str) -> None:
     """Sign a supplier's record. The newest one counts; an expired one lets nothing in."""
-    digest = Intake(workspace(ctx)).record_supplier(
-        name, read_supplier(read_small(path)), role=role, expires=expires, key=key
-    )
+    said = read_supplier(read_small(path))
+    digest = Suppliers(workspace(ctx)).record(name, said, role=role, expires=expires, key=key)
     say(f"{name} is recorded as {digest[:12]}")
 
 
@@ -75,10 +74,10 @@ def record(ctx: click.Context, name: str, *, path: Path, role: str, expires: str
 @click.pass_context
 def show_supplier(ctx: click.Context, name: str, as_json: bool) -> int:
     """Every record of a supplier and its standing; exit code 1 when none holds."""
-    door = Intake(workspace(ctx))
-    evidence = [item for item in door.supplier_evidence(name) if item.kind == "supplier"]
+    suppliers = Suppliers(workspace(ctx))
+    evidence = [item for item in suppliers.evidence(name) if item.kind == "supplier"]
     if as_json:
-        show_json({"supplier": name, "record": door.supplier(name), "records": [_row(item) for item in evidence]})
+        show_json({"supplier": name, "record": suppliers.current(name), "records": [_row(item) for item in evidence]})
     else:
         head = ("ENVELOPE", "STANDING", "UNTIL", "BY", "SAYS")
         table(head, [tuple(_row(item).values()) for item in evidence])

@@ -8,10 +8,9 @@ again, so a case that was interrupted goes on where it was.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +38,7 @@ from bartizan.lifecycle.develop.scan.scanner import scan_path
 from bartizan.lifecycle.develop.sign import MAX_BUNDLE_BYTES, sign_manifest, verify_bundle
 from bartizan.wiring import samples
 from bartizan.wiring.deciding import key_for, may_decide
+from bartizan.wiring.suppliers import NAME, Suppliers
 from bartizan.wiring.workspace import Workspace
 
 QUARANTINE = ".bartizan/quarantine"
@@ -49,7 +49,6 @@ VERIFIER = "urn:bartizan:intake"
 ANNOUNCED, ANSWERS, SAMPLES = "announced", "answers", "samples"
 """Names under which statements rest on what was said of a case."""
 State = Literal["quarantined", "admitted", "rejected"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +110,7 @@ class Intake:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.folder = workspace.folder / QUARANTINE
+        self.suppliers = Suppliers(workspace)
 
     # ---- cases
 
@@ -178,7 +178,7 @@ class Intake:
             InputError: the name is none.
         """
         for what, name in (("name", asked.name), ("supplier", asked.supplier)):
-            if not _NAME.match(name):
+            if not NAME.match(name):
                 raise InputError(f"{name[:80]!r} is no {what}", remedy="letters, digits, dot, dash and underscore.")
         origin = sources.identify(source)
         partial = self.folder / f".part-{digest_json([str(source), asked.name])[:12]}"
@@ -287,7 +287,7 @@ class Intake:
 
     def _origin(self, case: Case, artefact: Artefact) -> None:
         """Whether it is what the supplier may deliver: by digest, or by a signature of one of its keys."""
-        record = self.supplier(case.supplier)
+        record = self.suppliers.current(case.supplier)
         result, why = self._why_allowed(case, artefact, record)
         facts = "; ".join(f"{key}: {value}" for key, value in sorted(case.origin.facts.items()))
         said = predicates.TestResult(
@@ -371,7 +371,7 @@ class Intake:
             artefact.id: case.digest,
             supplier.id: supplier.digest,
             RULES_INPUT: rules_digest(),
-            f"record:{case.supplier}": digest_json(self.supplier(case.supplier)),
+            f"record:{case.supplier}": digest_json(self.suppliers.current(case.supplier)),
             ANNOUNCED: self._announced(case),
             ANSWERS: digest_json(msgspec.to_builtins(case.answers)),
             SAMPLES: samples.inputs_digest(self.workspace, wanted) if wanted else digest_json(None),
@@ -491,46 +491,6 @@ class Intake:
                 f"{target} holds something else: {error.strerror}", remedy="give another --into, or remove it."
             ) from error
 
-    # ---- suppliers
-
-    def record_supplier(self, name: str, record: Supplier, *, role: str, expires: str, key: str) -> Digest:
-        """Sign a supplier's record as a decision that ends; the newest one counts."""
-        if not _NAME.match(name):
-            raise InputError(f"{name[:80]!r} is no name", remedy="letters, digits, dot, dash and underscore.")
-        signer = self.workspace.signer(key or key_for(self.workspace, role))
-        may_decide(self.workspace, signer.keyid, role, "supplier")
-        now = self.workspace.clock()
-        ends = deadline(expires, now)
-        if ends <= now + timedelta(minutes=1):
-            raise InputError(f"{expires} is over already", remedy="give a later end, such as 1y.")
-        said = predicates.Decision(
-            kind="supplier",
-            outcome="yes",
-            reason=f"{record.service} supplier, held to: {record.expectations}"[:500],
-            role=role,
-            expires=ends,
-            details=msgspec.to_builtins(record),
-            decided_at=now,
-        )
-        return self.workspace.publish(make(predicates.DECISION, supplier_artefact(name), said), signer)
-
-    def supplier_evidence(self, name: str) -> list[Evidence]:
-        """Everything that was said about a supplier, oldest first."""
-        with self.workspace.view() as view:
-            return self.workspace.evidence(view, [supplier_artefact(name).digest], {})
-
-    def supplier(self, name: str) -> Supplier | None:
-        """The record that counts now; None when there is none, or when the newest is over."""
-        item = policy.record_of(supplier_artefact(name), self.supplier_evidence(name))
-        if item is None or item.statement is None or item.statement.read().outcome != "yes":
-            return None
-        try:
-            return msgspec.convert(item.statement.read().details, Supplier)
-        except msgspec.ValidationError as error:
-            raise InputError(
-                f"the record of {name} cannot be read: {error}", remedy=f"run `bartizan supplier record {name}` again."
-            ) from error
-
 
 def _case_id(kind: str, name: str, digest: Digest) -> str:
     """The same content under the same name is the same case."""
@@ -541,7 +501,7 @@ def _problem(case: Case, folder: str) -> str:
     """Why a case cannot be one that intake wrote under this folder's name; empty when it can."""
     if case.id != folder or case.id != _case_id(case.kind, case.name, case.digest):
         return "its id is not that of its kind, name and digest"
-    if not _NAME.match(case.name) or not _NAME.match(case.supplier):
+    if not NAME.match(case.name) or not NAME.match(case.supplier):
         return "its name or that of the supplier is none"
     name = case.origin.facts.get("name", "")
     if case.origin.layout == "file" and (not name or Path(name).name != name or name == ".."):
