@@ -11,7 +11,7 @@ import click
 import pytest
 
 from bartizan.cli.main import COMMANDS, cli, printable, run
-from fixtures.project import bartizan, declare
+from fixtures.project import declare, spawned
 
 
 def all_commands():
@@ -260,9 +260,9 @@ def test_keys_with_a_passphrase_need_it(declared, tmp_path):
     folder.mkdir()
     for name in ("bartizan.toml", "data", "model"):
         (folder / name).symlink_to(declared / name)
-    assert bartizan(folder, "init", "--yes").returncode == 2
-    assert bartizan(folder, "init", "--yes", BARTIZAN_PASSPHRASE="secret").returncode == 0
-    locked = bartizan(folder, "keys", "new", "x")
+    assert spawned(folder, "init", "--yes").returncode == 2
+    assert spawned(folder, "init", "--yes", BARTIZAN_PASSPHRASE="secret").returncode == 0
+    locked = spawned(folder, "keys", "new", "x")
     assert locked.returncode == 2
     assert "BARTIZAN_PASSPHRASE" in locked.stderr
 

@@ -10,7 +10,7 @@ import pytest
 
 from bartizan.wiring.assure import gate_of, judge, situation
 from bartizan.wiring.workspace import Workspace, utc_now
-from fixtures.project import bartizan
+from fixtures.project import bartizan, spawned
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ ATTACKS = (
 def test_one_command_runs_the_suite_and_exits_non_zero_on_a_broken_threshold(project):
     declaration = project / "bartizan.toml"
     declaration.write_text(declaration.read_text().replace("[gate.release]", _IMPOSSIBLE + "[gate.release]", 1))
-    done = bartizan(project, "assure", "--gate", "impossible", "--json")
+    done = spawned(project, "assure", "--gate", "impossible", "--json")
     assert done.returncode == 1
     answer = json.loads(done.stdout)
     assert not answer["passed"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fixtures.project import bartizan
+from fixtures.project import bartizan, prepare
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "messages"
 
@@ -22,7 +20,7 @@ def assured(tmp_path_factory):
     folder.mkdir()
     text = (EXAMPLE / "bartizan.toml").read_text().replace("samples = 60", "samples = 20")
     (folder / "bartizan.toml").write_text(text)
-    subprocess.run([sys.executable, str(EXAMPLE / "prepare.py"), str(folder)], check=True, capture_output=True)
+    prepare(EXAMPLE, folder)
     done = bartizan(folder, "init", "--yes", "--unencrypted", "--person", "risk-owner=risk-owner")
     assert done.returncode == 0, done.stderr
     return folder, bartizan(folder, "assure")
@@ -72,6 +70,6 @@ def scanned_tumour(tmp_path):
     """The example of a table; what is refused needs no scan."""
     folder = tmp_path / "tumour"
     shutil.copytree(EXAMPLE.parent / "tumour", folder)
-    subprocess.run([sys.executable, str(folder / "prepare.py")], check=True, capture_output=True)
+    prepare(EXAMPLE.parent / "tumour", folder)
     assert bartizan(folder, "init", "--yes", "--unencrypted").returncode == 0
     return folder

@@ -13,6 +13,7 @@ import pytest
 from bartizan.core import envelope
 from bartizan.core.statement import decode
 from bartizan.wiring.workspace import Workspace
+from fixtures.project import prepare
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "slices"
 
@@ -21,7 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "slices"
 def test_the_example_on_scans_ships_and_its_model_is_really_attacked(tmp_path, ask_in):
     folder = tmp_path / "slices"
     folder.mkdir()
-    subprocess.run([sys.executable, str(EXAMPLE / "prepare.py"), str(folder)], check=True, capture_output=True)
+    prepare(EXAMPLE, folder)
     text = (EXAMPLE / "bartizan.toml").read_text()
     smaller = text.replace("samples = 40", "samples = 15").replace("query_budget = 600", "query_budget = 300")
     assert smaller != text
@@ -43,8 +44,8 @@ def test_the_example_on_scans_ships_and_its_model_is_really_attacked(tmp_path, a
 
 
 def test_the_pictures_are_the_same_every_time_and_look_like_slices(tmp_path):
-    for name in ("a", "b"):
-        subprocess.run([sys.executable, str(EXAMPLE / "prepare.py"), str(tmp_path / name)], check=True)
+    prepare(EXAMPLE, tmp_path / "a")
+    subprocess.run([sys.executable, str(EXAMPLE / "prepare.py"), str(tmp_path / "b")], check=True)
     first, second = ((tmp_path / name / "data" / "holdout.csv").read_bytes() for name in ("a", "b"))
     assert first == second
     table = np.loadtxt(tmp_path / "a" / "data" / "holdout.csv", delimiter=",", skiprows=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+
+from fixtures.project import prepare
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tumour"
 SMALLER = (
@@ -30,7 +30,7 @@ def made(tmp_path_factory):
         assert old in text
         text = text.replace(old, new)
     (folder / "bartizan.toml").write_text(text)
-    subprocess.run([sys.executable, str(EXAMPLE / "prepare.py"), str(folder)], check=True, capture_output=True)
+    prepare(EXAMPLE, folder)
     return folder
 
 
