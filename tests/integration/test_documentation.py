@@ -13,11 +13,16 @@ import pytest
 
 from bartizan.cli.main import COMMANDS
 from bartizan.wiring.settings import SETTINGS
+from fixtures.project import bartizan
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 EXIT = re.compile(r"  # exit (\d)$")
+SHELL = re.compile(r"[|&;<>$`*?~#\\]")
+"""What only a shell understands."""
+OTHERS = ("record", "serve")
+"""Commands that begin programs or stay."""
 
 
 def commands(page: Path):
@@ -35,7 +40,15 @@ def commands(page: Path):
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """One line as a shell would run it, with this environment's programs first."""
+    """One line as a shell would run it, in this process where no shell is needed."""
+    words = shlex.split(command)
+    if words[:1] == ["bartizan"] and words[1] not in OTHERS and not SHELL.search(command):
+        return bartizan(folder, *words[1:])
+    return run_in_shell(command, folder)
+
+
+def run_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """One line, with this environment's programs first."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         ["/bin/sh", "-c", command],
@@ -48,7 +61,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def follow(page: Path, folder: Path) -> None:
+def follow(page: Path, folder: Path, run=run) -> None:
     """Run a page from top to bottom, and compare what it promises with what happens."""
     for command, code, expected in commands(page):
         done = run(command, folder)
@@ -78,7 +91,7 @@ def test_the_page_on_a_suspicious_file_shows_real_output(tmp_path):
     page = DOCS / "suspicious-file.md"
     (script,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    follow(page, tmp_path)
+    follow(page, tmp_path, run_in_shell)
 
 
 def test_every_how_to_does_what_it_says(project):
