@@ -23,3 +23,45 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # Timings on a shared machine are noise: a slow example is no failure. Benchmarks measure speed.
 settings.register_profile("bartizan", deadline=None)
 settings.load_profile("bartizan")
+
+LONGEST = (
+    "test_guidance",
+    "test_campaign",
+    "test_families",
+    "test_serve",
+    "test_privacy",
+    "test_documentation",
+    "test_gateway",
+    "test_gateway_inputs",
+    "test_report_in_browser",
+    "test_attack_command",
+    "test_hostile_inputs",
+    "test_gateway_defaults",
+    "test_gateway_rules",
+    "test_gateway_output",
+    "test_poison_check",
+    "test_convert",
+    "test_digits_example",
+    "test_masking",
+    "test_compare_command",
+    "test_intake_command",
+    "test_provenance",
+    "test_main_job",
+    "test_masking_check",
+    "test_sequential",
+    "test_runner",
+    "test_torch_files",
+)
+"""Files that take longest, begun first: none is left to one process while the other has nothing to do."""
+
+
+def pytest_configure(config):
+    """Files are begun in the order of collection, not by how many tests they have."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; within a file, nothing changes."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
