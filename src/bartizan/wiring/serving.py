@@ -14,7 +14,7 @@ import numpy as np
 from bartizan.core import predicates
 from bartizan.core.digest import Digest, short
 from bartizan.core.errors import ArtefactError, InputError, TrustError
-from bartizan.core.evidence import Evidence, Withdrawals, Withdrawn, withdrawals
+from bartizan.core.evidence import Evidence, Standing, Withdrawals, Withdrawn, withdrawals
 from bartizan.core.statement import make
 from bartizan.core.system import Artefact, System
 from bartizan.core.trust import Trust
@@ -222,12 +222,18 @@ class LedgerWorks:
                 raise TrustError(f"the service key may not record verifications: {reason}", remedy="see `trust show`.")
 
 
+_SAID = frozenset({Standing.HOLDS, Standing.STALE, Standing.EXPIRED})
+
+
 def withdrawn(evidence: tuple[Evidence, ...], model: Artefact) -> str:
-    """Why somebody took a model out of service, by the newest word about these bytes; empty when nobody has."""
+    """Why somebody took a model out of service, by the newest word about these bytes; empty when nobody has.
+
+    A word lasts until the next one: what else has changed meanwhile, such as the configuration, takes nothing back.
+    """
     said = [
         item
         for item in evidence
-        if item.holds
+        if item.standing in _SAID
         and item.statement is not None
         and item.statement.predicate_type == predicates.DEPLOYMENT
         and item.statement.predicate.get("place") == PLACE

@@ -135,8 +135,8 @@ def read(data: bytes, system: System) -> Configuration:
         audit=check_audit(written.audit),
     )
     if faults := list(_faults(configuration, system)):
-        listed = "".join(f"\n  {fault}" for fault in faults)
-        raise InputError(f"gateway.toml grants or names what it cannot:{listed}", remedy="mend it and register it.")
+        listed = "; ".join(faults)
+        raise InputError(f"gateway.toml grants or names what it cannot: {listed}", remedy="mend it and register it.")
     return configuration
 
 
