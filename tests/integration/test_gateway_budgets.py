@@ -38,7 +38,7 @@ unit = "labels"
 per = "attribute:organisation"
 
 [budget.processor]
-limit = 6000
+limit = 40000
 window = "1d"
 unit = "microseconds"
 
