@@ -20,6 +20,9 @@ pytest_plugins = [
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# One process that runs checks, for the same reason: each takes seconds to begin.
+os.environ.setdefault("BARTIZAN_WORKERS", "1")
+
 # Timings on a shared machine are noise: a slow example is no failure. Benchmarks measure speed.
 settings.register_profile("bartizan", deadline=None)
 settings.load_profile("bartizan")

@@ -52,7 +52,6 @@ def place(declared, tmp_path, monkeypatch):
     """A copy of the example, and a canary that must stay unborn."""
     canary = tmp_path / CANARY
     monkeypatch.setenv("BARTIZAN_TEST_CANARY", str(canary))
-    monkeypatch.setenv("BARTIZAN_WORKERS", "2")
     folder = tmp_path / "project"
     shutil.copytree(declared, folder)
     yield folder

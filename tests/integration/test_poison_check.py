@@ -25,6 +25,11 @@ type = "assessment"
 check = "data.poison"
 where = [{ field = "result", equals = "passed" }]
 """
+SMALLER = {
+    "samples = 60": "samples = 10",
+    "query_budget = 500": "query_budget = 60",
+    "gradient_budget = 500": "gradient_budget = 60",
+}
 PARTS = {"train": slice(0, 1000), "trusted": slice(1000, 1300), "holdout": slice(1300, None)}
 
 
@@ -80,6 +85,9 @@ def declare(folder, *, hardened):
     joblib.dump(model, folder / "model" / "digits.joblib")
     text = EXAMPLE.read_text().replace("digits.onnx", "digits.joblib").replace('"onnx"', '"scikit-learn"')
     text = text[: text.index("# The release gate")] + GATE
+    for old, new in SMALLER.items():  # attacks on the answers are run beside it
+        assert old in text
+        text = text.replace(old, new)
     if hardened:
         joblib.dump(fine_pruned(model, *parts["trusted"]), folder / "model" / "pruned.joblib")
         mine = block(text, "model")
