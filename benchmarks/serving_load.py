@@ -19,7 +19,10 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
+WARMING = 0.3
+"""Seconds of load after a server was woken and before it is measured."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, CLIENT_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
 
@@ -36,6 +39,12 @@ class Histogram:
         at = math.ceil(math.log(max(seconds, 1e-6) / 1e-6, 1.02))
         self.counts[at] = self.counts.get(at, 0) + 1
         self.total += 1
+
+    def join(self, other):
+        """Count what another one has counted."""
+        for at, count in other.counts.items():
+            self.counts[at] = self.counts.get(at, 0) + count
+        self.total += other.total
 
     def quantile(self, share):
         """Milliseconds below which this share lies."""
@@ -209,6 +218,20 @@ class Server:
                 total += sum(int(value) for value in fields[11:15])
         return total / TICKS
 
+    @contextlib.contextmanager
+    def turn(self):
+        """Awake for a while; until its next turn it is stopped and takes nothing from the others."""
+        self._signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number):
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
     def memory(self):
         """Proportional set size of all its processes, in MiB."""
         total = 0
@@ -220,11 +243,9 @@ class Server:
 
     def close(self):
         """End the whole session."""
-        self.processes()
+        self._signal(signal.SIGCONT)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.processes():
-                with contextlib.suppress(OSError):
-                    os.kill(pid, number)
+            self._signal(number)
             end = time.monotonic() + 10
             while time.monotonic() < end and self.processes():
                 self.process.poll()
@@ -240,30 +261,67 @@ class Measured:
     """What one server did."""
 
     name: str
-    micros: float
-    rate: float
-    latency: Histogram
-    memory: float
-    bad: int
+    server: Server
+    data: list
+    micros: list[float] = field(default_factory=list)
+    """CPU of a request, round by round."""
+    rates: list[float] = field(default_factory=list)
+    latency: Histogram = field(default_factory=Histogram)
+    memory: float = 0.0
+    bad: int = 0
+
+    @property
+    def cost(self):
+        """Microseconds of CPU of a request: the median of the rounds."""
+        return median(self.micros)
+
+    @property
+    def rate(self):
+        """Requests a second that it can do."""
+        return median(self.rates)
+
+    def beside(self, floor):
+        """Times the cost of another one: the median of the rounds, in each of which both had the same machine."""
+        return median([own / other for own, other in zip(self.micros, floor.micros, strict=True)])
+
+    def press(self, seconds):
+        """One round at full load."""
+        with self.server.turn():
+            asyncio.run(closed_loop(self.server.port, self.data, WARMING))
+            before, began = self.server.cpu(), time.monotonic()
+            done, wrong = asyncio.run(closed_loop(self.server.port, self.data, seconds))
+            self.micros.append((self.server.cpu() - before) / done * 1e6)
+        self.rates.append(done / (time.monotonic() - began))
+        self.bad += wrong
+
+    def ease(self, seconds, share):
+        """One round at a share of the rate."""
+        with self.server.turn():
+            asyncio.run(closed_loop(self.server.port, self.data, WARMING))
+            found, wrong = asyncio.run(open_loop(self.server.port, self.data, self.rate * share, seconds))
+            self.memory = self.server.memory()
+        self.latency.join(found)
+        self.bad += wrong
 
 
-def measured(name, server, data, *, seconds=4.0, rounds=3, half=0.5):
-    """CPU of a request (median of rounds), the rate it can do, and latencies at half of that rate.
+def measured(servers, *, seconds=4.0, rounds=3, half=0.5):
+    """CPU of a request, the rate it can do, and latencies at half of that rate, of servers that take turns.
 
-    ``data`` are requests that differ: a server may remember answers, and a detector would take repeats for an attack.
+    ``servers`` are names, servers and requests. Requests differ: a server may remember answers, and a detector would
+    take repeats for an attack. Taking turns, all have the same share of a machine's slow and quick moments.
     """
     os.sched_setaffinity(0, {CLIENT_CORE})
-    asyncio.run(closed_loop(server.port, data, 1.0))
-    micros, rates, bad = [], [], 0
+    found = [Measured(*each) for each in servers]
+    for each in found:
+        with each.server.turn():
+            asyncio.run(closed_loop(each.server.port, each.data, 1.0))
     for _ in range(rounds):
-        before, began = server.cpu(), time.monotonic()
-        done, wrong = asyncio.run(closed_loop(server.port, data, seconds))
-        micros.append((server.cpu() - before) / done * 1e6)
-        rates.append(done / (time.monotonic() - began))
-        bad += wrong
-    rate = sorted(rates)[rounds // 2]
-    latency, wrong = asyncio.run(open_loop(server.port, data, rate * half, seconds))
-    return Measured(name, sorted(micros)[rounds // 2], rate, latency, server.memory(), bad + wrong)
+        for each in found:
+            each.press(seconds)
+    for _ in range(rounds):
+        for each in found:
+            each.ease(seconds, half)
+    return found
 
 
 def free_port():

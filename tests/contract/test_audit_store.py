@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,8 +22,9 @@ from bartizan.lifecycle.deploy.gateway.audit import searching
 from bartizan.lifecycle.deploy.gateway.audit.entries import ANSWERED
 from bartizan.lifecycle.deploy.gateway.audit.store import Kept, Secret
 from bartizan.lifecycle.deploy.gateway.audit.tree import Tree
-from bartizan.lifecycle.deploy.gateway.audit.writer import item
+from bartizan.lifecycle.deploy.gateway.audit.writer import Rhythm, item
 from bartizan.stores.audit import open_audit
+from bartizan.stores.audit.sqlite import WAIT_SECONDS, SqliteAudit
 from fixtures import auditlogs
 from fixtures.auditlogs import START, fill, record, report, writer
 
@@ -83,6 +86,83 @@ def test_a_batch_is_written_whole_or_not_at_all(store, monkeypatch):
     fill(store, 5)
     found = report(store)
     assert (found.records, found.problems) == (15, ())
+
+
+def test_what_was_put_is_written_once_the_disk_was_waited_for(store):
+    """A server has to be waited for: nothing is put there, and nothing is written in passing."""
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    put = [into.put([item(record(number))]) for number in range(1, 300)]
+    store.sync()
+    assert set(put) == {isinstance(store, SqliteAudit)}
+    into.write([item(record(300))], sign=True)
+    found = report(store)
+    assert (found.records, found.unsigned, found.problems) == (301 if all(put) else 2, 0, ())
+
+
+def test_nobody_is_waited_for_when_something_is_put(tmp_path):
+    location = str(tmp_path / "audit.db")
+    store, other = open_audit(location), sqlite3.connect(location, isolation_level=None)
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert not into.put([item(record(1))])
+    assert time.monotonic() - began < WAIT_SECONDS / 2
+    other.execute("ROLLBACK")
+    assert into.put([item(record(1))])
+    other.close()
+    store.sync()
+    assert report(store).records == 2
+    store.close()
+
+
+def test_a_checkpoint_that_is_due_is_not_signed_in_passing(tmp_path):
+    store = open_audit(str(tmp_path / "audit.db"))
+    into = writer(store, often=Rhythm(3600, 3))
+    into.write([item(record(0))], sign=True)
+    assert [into.put([item(record(number))]) for number in (1, 2)] == [True, True]
+    assert not into.put([item(record(3))])
+    into.write([item(record(3))])
+    assert report(store).unsigned == 0
+    store.close()
+
+
+def test_the_write_ahead_log_is_copied_beside_the_work(tmp_path, monkeypatch):
+    """It neither grows for ever nor is anything lost by it."""
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
+    location = tmp_path / "audit.db"
+    store = open_audit(str(location))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    sizes = []
+    for start in range(1, 8001, 20):
+        batch = [item(record(number, reasons=("x" * 2000,))) for number in range(start, start + 20)]
+        if not into.put(batch):  # while the rest is copied
+            into.write(batch)
+        store.sync()
+        sizes.append(location.with_name("audit.db-wal").stat().st_size)
+    assert max(sizes) < location.stat().st_size
+    store.close()
+    store = open_audit(str(location))
+    found = report(store)
+    assert (found.records, found.problems) == (8001, ())
+    store.close()
+
+
+def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    store = open_audit(str(tmp_path / "audit.db"))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    assert into.put([item(record(1))])
+
+    def failing(_handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.sync()
+    store.close()
 
 
 def test_several_writers_never_fork(location):

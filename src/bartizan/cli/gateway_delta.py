@@ -23,8 +23,8 @@ def delta(ctx: click.Context, /, *, as_json: bool, **fields: Any) -> int:
     """Measure what each protection is worth: attacks without the gateway, with each guard alone, with everything.
 
     The declared model is attacked through the declared configuration: plainly, with noise, from a new account for
-    each question, and with an hour between two of them. What came of it is signed as an assessment, so that a gate
-    can ask for it: metrics.robust_worst.low.
+    each question, and with an hour between two of them; and by rows that fool networks of the attacker's own. What
+    came of it is signed as an assessment, so that a gate can ask for it: metrics.robust_worst.low.
 
     \b
     Example: bartizan gateway delta
@@ -33,7 +33,8 @@ def delta(ctx: click.Context, /, *, as_json: bool, **fields: Any) -> int:
     space = workspace(ctx)
     found = defend(space, Wanted(**fields), lambda done, total, note: say(f"{done}/{total} {note}") if note else None)
     if as_json:
-        show_json(plain(found.table) | {"statement": found.statement, "model": found.model, "role": found.role})
+        told = {"statement": found.statement, "model": found.model, "role": found.role, "queries": found.queries}
+        show_json(plain(found.table) | told | {"seed": fields["seed"], "summary": summary(found.table)})
         return OK
     heads = ("served with", "attack", "manner", "rows that stood", "median queries", "answered")
     rows = [

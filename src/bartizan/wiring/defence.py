@@ -27,9 +27,11 @@ from bartizan.redteam.attack import Attack
 from bartizan.redteam.attacks.evasion.hopskipjump import HopSkipJump
 from bartizan.redteam.attacks.evasion.simba import SimBA
 from bartizan.redteam.attacks.evasion.square import Square
+from bartizan.redteam.attacks.evasion.transfer import Transfer
 from bartizan.redteam.check import material_of
 from bartizan.redteam.family import Material as Declared
 from bartizan.redteam.statistics import proportion
+from bartizan.redteam.tasks import EvasionTask
 from bartizan.targets.detail import Detail
 from bartizan.targets.protocol import Target, Targets
 from bartizan.wiring.assure import situation
@@ -39,9 +41,8 @@ from bartizan.wiring.services import CheckServices
 from bartizan.wiring.workspace import Workspace
 
 CHECK, VERSION = "gateway.defence", "1"
-DAY = 86_400.0
-QUERY_UNITS = frozenset({"requests", "rows", "labels"})
-"""Units of which a query takes one."""
+ASKING = tuple(manner for manner in MANNERS if not manner.noise)
+"""Manners that are of use against budgets: they look at who asks and when, and not at what."""
 WHOLE = "everything"
 MEDIA_TYPE = "application/vnd.bartizan.report.v1+json"
 
@@ -65,6 +66,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     role: str
+    queries: int
+    """For each row: what is wanted, and no more than the declaration lets an attacker spend."""
     table: Any
     statement: Digest
     """Envelope of the assessment."""
@@ -86,6 +89,7 @@ def defend(workspace: Workspace, wanted: Wanted, progress: Callable[[int, int, s
     configuration = read_configuration(data, now.system)
     role = _role(configuration, wanted.role)
     declared = material_of(now.system, model)
+    wanted = msgspec.structs.replace(wanted, queries=min(wanted.queries, declared.settings.query_budget))
     parts = Parts(workspace, {part.name: part.classes for part in now.system.declaration.model})
     material = parts.material(now.system, model, declared, reports(workspace, now.evidence, model))
     settings = workspace.settings
@@ -94,7 +98,7 @@ def defend(workspace: Workspace, wanted: Wanted, progress: Callable[[int, int, s
     with services(Targets).open(now.system, model) as target:
         table = _attacked(target, configuration, role, material, declared, wanted, progress)
     statement = _state(workspace, now.system, model, role=role, table=table, wanted=wanted)
-    return Measured(model=model.id, role=role.name, table=table, statement=statement)
+    return Measured(model=model.id, role=role.name, queries=wanted.queries, table=table, statement=statement)
 
 
 def _scanned(evidence: Any, model: Artefact) -> bool:
@@ -143,7 +147,7 @@ def _attacked(  # noqa: PLR0917 - everything that a measurement rests on
     return measure(
         target,
         variants(configuration, role, material),
-        [attack for attack in _every() if attacked.searches(attack, task)],
+        [attack for attack in _every(task, rng) if attacked.searches(attack, task)],
         task,
         honest,
         seed=wanted.seed,
@@ -151,14 +155,18 @@ def _attacked(  # noqa: PLR0917 - everything that a measurement rests on
     )
 
 
-def _every() -> tuple[Attack, ...]:
-    return (HopSkipJump(), Square(), SimBA())
+def _every(task: EvasionTask, rng: np.random.Generator) -> tuple[Attack, ...]:
+    """Searches, and one that needs none: what fools the attacker's own networks is tried on the model."""
+    searches = (HopSkipJump(), Square(), SimBA())
+    if len(np.unique(task.start_labels)) == 1:
+        return searches  # nothing to learn from
+    return (*searches, Transfer().rehearsed(task, rng))
 
 
 def variants(configuration: Configuration, role: Role, material: Material) -> list[Variant]:
     """Nothing; each guard alone; the role's detail alone; the role's budgets alone; everything."""
     full, uses = Detail("scores"), configuration.guards(material.model)
-    most = _most(configuration, role)
+    budgets = {name: each for name, each in configuration.budget.items() if name in role.budgets or each.always}
 
     def made(*chosen: GuardUse) -> Callable[[], Pipeline]:
         return lambda: Pipeline([Placed(registry.make(use, material)) for use in chosen])
@@ -166,22 +174,9 @@ def variants(configuration: Configuration, role: Role, material: Material) -> li
     found = [Variant("no gateway", made(), full)]
     found += [Variant(f"guard {use.use}", made(use), full, manners=MANNERS) for use in uses]
     found.append(Variant(f"detail {role.shown.name}", made(), role.shown))
-    if np.isfinite(most):
-        found.append(Variant(f"budget of {most:g} a day", made(), full, most))
-    return [*found, Variant(WHOLE, made(*uses), role.shown, most, MANNERS)]
-
-
-def _most(configuration: Configuration, role: Role) -> float:
-    """Queries that the role's budgets let one caller ask in a day."""
-    budgets = [each for name, each in configuration.budget.items() if name in role.budgets or each.always]
-    return min(
-        (
-            each.largest / max(1.0, each.seconds / DAY)
-            for each in budgets
-            if each.unit in QUERY_UNITS and each.seconds >= DAY
-        ),
-        default=float("inf"),
-    )
+    if budgets:
+        found.append(Variant(f"budgets {', '.join(budgets)}", made(), full, tuple(budgets.values()), ASKING))
+    return [*found, Variant(WHOLE, made(*uses), role.shown, tuple(budgets.values()), MANNERS)]
 
 
 def _state(
@@ -203,7 +198,7 @@ def _state(
         method="defence delta",
         summary=summary(table),
         metrics=metrics(table),
-        techniques=("T07", "T08"),
+        techniques=("T07", "T08", "T09"),
         family="evasion",
         threat=predicates.Threat(position="user", access=("labels",), knowledge="knows the guards, not their memory"),
         budget={"queries_allowed_per_sample": float(wanted.queries), "samples": float(wanted.samples)},
@@ -258,6 +253,8 @@ def plain(table: Table) -> dict[str, Any]:
                 "manner": cell.manner,
                 "stood": cell.of - cell.lost,
                 "of": cell.of,
+                "low": round(cell.robust.interval.low, 4),
+                "high": round(cell.robust.interval.high, 4),
                 "median_queries": cell.queries if np.isfinite(cell.queries) else None,
                 "answered": round(cell.answered, 4) if np.isfinite(cell.answered) else None,
             }

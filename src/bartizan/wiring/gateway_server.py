@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -29,6 +30,9 @@ from bartizan.wiring.backstage import Behind
 from bartizan.wiring.serving import LedgerWorks, Tls, Wanted, seconds_of
 from bartizan.wiring.workspace import Workspace, load
 
+COLLECT = (20_000, 20, 20)
+"""Objects, and collections, between two searches for cycles (``gc.set_threshold``): requests that are under way at
+the same time hold thousands of objects and make no cycles worth the search."""
 SWITCH_SECONDS = 0.0005
 """After which the thread that writes the audit log makes way for the event loop; Python's own 5 ms show in answers."""
 MAX_CONNECTIONS = 256
@@ -179,6 +183,9 @@ def _runner(work: Coroutine[Any, Any, None]) -> None:
     except ImportError:
         factory = None
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(work)
 

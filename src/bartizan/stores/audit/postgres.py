@@ -102,6 +102,14 @@ class PostgresAudit:
                 )
         return batch
 
+    def put(self, build: Callable[[Reading], Batch]) -> Batch | None:
+        """See ``Store.put``. A server is always waited for."""
+        del build
+        return None
+
+    def sync(self) -> None:
+        """See ``Store.sync``."""
+
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """See ``Store.reading``."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -24,6 +25,9 @@ from bartizan.stores.audit.reading import DROP, PAGE, SCHEMA, TABLES, SqlReading
 
 WAIT_SECONDS = 3.0
 """How long a batch waits for another process; longer, and nothing is answered."""
+MOST_AHEAD = 2048
+"""Records after which the write-ahead log is copied into the database, beside the work; more, and the disk is busy with
+it for so long that answers wait."""
 _PRAGMAS = (
     "synchronous=FULL",
     "secure_delete=ON",
@@ -40,6 +44,9 @@ _INSERTS = tuple(
     for power in range(7, -1, -1)
 )
 """Rows at once to the statement that inserts them."""
+_TAKEN = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_to_disk = getattr(os, "fdatasync", os.fsync)
+_LOG = logging.getLogger("bartizan.audit")
 _REMEDIES = {
     "SQLITE_BUSY": "another process holds the audit log; end it, or wait.",
     "SQLITE_LOCKED": "another process holds the audit log; end it, or wait.",
@@ -63,6 +70,11 @@ class SqliteAudit:
         self.place = path
         self._claim = _claim(Path(path)) if serving else None
         self._lock = threading.Lock()
+        self._quick: sqlite3.Connection | None = None
+        """For what is put: it waits for nobody, and leaves it to ``sync`` to wait for the disk."""
+        self._ahead_log = -1
+        self._ahead = 0
+        self._copying: threading.Thread | None = None
         try:
             with _errors(path):
                 _make_private(Path(path))
@@ -72,9 +84,9 @@ class SqliteAudit:
             self._let_go()
             raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, timeout: float = WAIT_SECONDS) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.place, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            self.place, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         connection.execute("PRAGMA journal_mode=WAL")
         for pragma in _PRAGMAS:
@@ -99,37 +111,66 @@ class SqliteAudit:
     @contextmanager
     def _writing(self) -> Iterator[Callable[[str, Sequence[Any]], Any]]:
         """A transaction that holds the write lock from its beginning."""
-        with self._lock, _errors(self.place):
-            connection = self._connection
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection.execute
-                connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                raise
+        with self._lock, _errors(self.place), _transaction(self._connection) as run:
+            yield run
 
     def write(self, build: Callable[[Reading], Batch]) -> Batch:
         """See ``Store.write``."""
         with self._writing() as run:
             batch = build(SqlReading(run))
-            many = self._connection.executemany
-            _insert(run, batch.rows)
-            for block in batch.blocks:
-                many("INSERT OR IGNORE INTO mention VALUES (?, ?)", [(word, block.number) for word in block.terms])
-                run("INSERT OR REPLACE INTO sketch VALUES (?, ?)", (block.number, block.prints))
-            if batch.nodes:
-                many("INSERT INTO node VALUES (?, ?, ?)", batch.nodes)
-            if batch.contents:
-                many("INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?)", batch.contents)
-            if batch.rows:
-                run("UPDATE head SET size = ?, frontier = ? WHERE one = 1", (batch.head.size, batch.head.frontier))
-            if batch.note:
-                run("DELETE FROM note WHERE size = ?", (batch.replaces,))
-                run("INSERT OR REPLACE INTO note VALUES (?, ?)", (batch.note_size, batch.note))
+            _add(self._connection, batch)
+        self._ahead += len(batch.rows)
         return batch
+
+    def put(self, build: Callable[[Reading], Batch]) -> Batch | None:
+        """See ``Store.put``. By one thread at a time.
+
+        The commit of this connection writes the write-ahead log and does not wait for the disk
+        (``synchronous=NORMAL``); ``sync`` waits for that file.
+        """
+        with _errors(self.place):
+            quick = self._quick or self._quickly()
+            try:
+                with _transaction(quick) as run:
+                    batch = build(SqlReading(run))
+                    _add(quick, batch)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname.startswith(_TAKEN):
+                    return None
+                raise
+        self._ahead += len(batch.rows)
+        return batch
+
+    def _quickly(self) -> sqlite3.Connection:
+        quick = self._quick = self._connect(timeout=0)
+        for each in (quick, self._connection):  # copied beside the work from now on, and not while somebody waits
+            each.execute("PRAGMA wal_autocheckpoint=0")
+        quick.execute("PRAGMA synchronous=NORMAL")
+        return quick
+
+    def sync(self) -> None:
+        """See ``Store.sync``."""
+        try:
+            if self._ahead_log < 0:
+                self._ahead_log = os.open(os.path.realpath(self.place) + "-wal", os.O_RDONLY | os.O_CLOEXEC)
+            _to_disk(self._ahead_log)
+        except OSError as error:
+            raise StoreError(f"the audit log {self.place} failed: {error}", remedy="check the disk.") from error
+        if self._ahead >= MOST_AHEAD and (self._copying is None or not self._copying.is_alive()):
+            self._ahead = 0
+            self._copying = threading.Thread(target=self._copy, name="audit-copy", daemon=True)
+            self._copying.start()
+
+    def _copy(self) -> None:
+        """Copy the write-ahead log into the database while others write, and then what they wrote, so that it ends."""
+        try:
+            with _errors(self.place):
+                with contextlib.closing(self._connect()) as connection:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                with self._lock:  # whoever writes waits for this lock; SQLite's own waiting sleeps for long
+                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except StoreError as error:
+            _LOG.warning("%s", error.message)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -185,14 +226,51 @@ class SqliteAudit:
 
     def close(self) -> None:
         """See ``Store.close``."""
+        if self._copying is not None:
+            self._copying.join()
         with self._lock:
+            if self._quick is not None:
+                self._quick.close()
             self._connection.close()
+        if self._ahead_log >= 0:
+            os.close(self._ahead_log)
+            self._ahead_log = -1
         self._let_go()
 
     def _let_go(self) -> None:
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[Callable[[str, Sequence[Any]], Any]]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection.execute
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        raise
+
+
+def _add(connection: sqlite3.Connection, batch: Batch) -> None:
+    run, many = connection.execute, connection.executemany
+    _insert(run, batch.rows)
+    for block in batch.blocks:
+        many("INSERT OR IGNORE INTO mention VALUES (?, ?)", [(word, block.number) for word in block.terms])
+        run("INSERT OR REPLACE INTO sketch VALUES (?, ?)", (block.number, block.prints))
+    if batch.nodes:
+        many("INSERT INTO node VALUES (?, ?, ?)", batch.nodes)
+    if batch.contents:
+        many("INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?)", batch.contents)
+    if batch.rows:
+        run("UPDATE head SET size = ?, frontier = ? WHERE one = 1", (batch.head.size, batch.head.frontier))
+    if batch.note:
+        run("DELETE FROM note WHERE size = ?", (batch.replaces,))
+        run("INSERT OR REPLACE INTO note VALUES (?, ?)", (batch.note_size, batch.note))
 
 
 def _insert(run: Callable[[str, Sequence[Any]], Any], rows: Sequence[tuple[Any, ...]]) -> None:

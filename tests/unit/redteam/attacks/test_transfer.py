@@ -112,6 +112,13 @@ def test_the_same_seed_gives_the_same_bytes():
     assert first.tobytes() == same.tobytes()
 
 
+def test_who_has_practised_before_asks_for_each_row_without_training_again(monkeypatch):
+    task = table_task()
+    ready = Transfer().rehearsed(task, np.random.default_rng(5))
+    monkeypatch.setattr("bartizan.redteam.attacks.evasion.transfer.ensemble", None)  # to train would fail
+    assert robust(ready) < robust(Noise()) - 0.3
+
+
 def test_an_adversary_with_nothing_to_practise_on_is_told():
     where = arena()
     bare = task_of(where.rows, where.labels, space=where.space, classes=2, max_change=0.5, budget=8)

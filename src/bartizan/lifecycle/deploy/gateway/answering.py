@@ -160,6 +160,7 @@ class Desk:
         call, cases = inquiry.call, inquiry.call.front.cases
         if cases is None or inquiry.answer is None:
             raise RequestError(422, UNANSWERED, reason="held, and there is nobody to look")
+        call.leave()
         told = await cases.hold(inquiry.asked, inquiry.answer, call.exchange.passage)
         return reply(202, told, {"location": f"/v2/holds/{told['case']}"})
 

@@ -24,6 +24,7 @@ from bartizan.lifecycle.deploy.gateway.front import Front, Granted
 from bartizan.lifecycle.deploy.gateway.identity.refusal import FactorError, Unready
 from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, Route, Table
+from bartizan.lifecycle.deploy.gateway.turns import Company, Turnstile, turn
 from bartizan.lifecycle.deploy.gateway.upstream.relay import relay
 
 DIGEST_HEADER = "bartizan-model-digest"
@@ -42,9 +43,21 @@ _LOG = logging.getLogger("bartizan.gateway")
 class Call:
     """One request on its way through the application."""
 
-    __slots__ = ("exchange", "front", "granted", "headers", "lane", "receive", "route", "scope", "values")
+    __slots__ = (
+        "_company",
+        "_turnstile",
+        "exchange",
+        "front",
+        "granted",
+        "headers",
+        "lane",
+        "receive",
+        "route",
+        "scope",
+        "values",
+    )
 
-    def __init__(self, scope: Scope, receive: asgi.Receive, found: Found, front: Front) -> None:
+    def __init__(self, scope: Scope, receive: asgi.Receive, found: Found, front: Front, turnstile: Turnstile) -> None:
         self.scope, self.receive, self.front = scope, receive, front
         self.route, self.values = found
         self.headers: dict[bytes, bytes] = {}
@@ -52,6 +65,18 @@ class Call:
         self.granted: Granted | None = None
         self.lane: Any = None
         """The model that it is about, as whoever answers sees it."""
+        self._turnstile = turnstile
+        self._company: Company | None = None
+
+    async def join(self) -> None:
+        """Go on together with those that come at the same time. See ``turns``."""
+        self._company = await self._turnstile.join()
+
+    def leave(self) -> None:
+        """Wait for something, or be through: nobody need wait for this call. Harmless when it was said before."""
+        company, self._company = self._company, None
+        if company is not None:
+            self._turnstile.leave(company)
 
 
 Found = tuple[Route, tuple[str, ...]]
@@ -75,6 +100,7 @@ class Application:
     ) -> None:
         self._front, self._handlers, self._model_of = front, handlers, model_of
         self._table = table or Table()
+        self._turnstile = Turnstile()
         self._busy = 0
         self._busy_of: dict[str, int] = {}
 
@@ -88,11 +114,14 @@ class Application:
         if isinstance(found, set):
             await asgi.answer(send, _no_route(found), [])
             return
-        call = Call(scope, receive, found, self._front())
+        call = Call(scope, receive, found, self._front(), self._turnstile)
         if call.route.operation == OPEN:
             await asgi.answer(send, await self._openly(call), [])
             return
-        given = await self._kept(call, await self._recorded(call))
+        try:
+            given = await self._kept(call, await self._recorded(call))
+        finally:
+            call.leave()
         headers = [(b"bartizan-request", call.exchange.id.encode())]
         if call.exchange.digest and given.status == OK:
             headers.append((b"bartizan-model-digest", b"sha256:" + call.exchange.digest.encode()))
@@ -144,12 +173,14 @@ class Application:
         """The answer, once it is on record; nothing is answered that could not be recorded."""
         front, exchange = call.front, call.exchange
         try:
+            await turn()
             if given.stream is None:
                 exchange.output = front.log.keyed(given.body)
             record = exchange.record(given.status)
             waiting = front.log.append(record, exchange.body)
             if waiting is not None:
                 await waiting
+            call.leave()
         except StoreError as error:
             _LOG.error("%s", error.message)
             if given.stream is not None:
@@ -185,6 +216,7 @@ class Application:
         call.granted = granted
         self._enter(caller.id)
         try:
+            await turn()
             return await self._handlers[call.route.handler](call)
         finally:
             self._leave(caller.id)

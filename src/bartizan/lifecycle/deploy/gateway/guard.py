@@ -95,7 +95,7 @@ class Answer:
         self.source = source
         """``model``, ``cache``, ``rule``, ``review`` or ``fallback``."""
         self.microseconds = 0
-        """Of processor time that it took beside the event loop, as far as the host knows; its share of a batch."""
+        """That the model took for it, as far as the host knows; its share of a batch."""
 
 
 class Guard(Protocol):
@@ -108,7 +108,9 @@ class Guard(Protocol):
     def on_request(self, asked: Asked) -> Verdict | None:
         """Look at the request before the model is asked; None: nothing to say.
 
-        A guard that needs the scores for ``on_response`` has an attribute ``wants_scores`` that is true.
+        A guard that needs the scores for ``on_response`` has an attribute ``wants_scores`` that is true. One that can
+        tell by the rows alone, of many requests at once, that it has nothing to say of any of them, has a method
+        ``clears(rows, most)``, where no request has more than ``most`` of the rows.
         """
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:

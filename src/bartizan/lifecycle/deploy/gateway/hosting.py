@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ import numpy as np
 
 from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
+from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS as MOST_TOGETHER
+from bartizan.lifecycle.deploy.gateway.stacking import Stacks, joined
 
-MOST_TOGETHER = 1024
-"""Rows that are put to a model in one call."""
 QUICK_MICROSECONDS = 300.0
 """A model that answers one row in less is asked on the loop: handing it to a thread costs as much."""
 
@@ -78,6 +79,38 @@ class Direct:
         self._model = model
         self.dtype, self.features, self.classes, self.scored = model.dtype, model.features, model.classes, model.scored
         self.answer: Callable[..., Answer] = model.ask
+        self._stacks = Stacks(self._asked)
+
+    def gather(self, rows: Numbers) -> Callable[[], Answer]:
+        """Put rows to the model together with those that are gathered before the first answer is asked for.
+
+        Gives what gives the answer, or raises as ``answer`` does. Scores come with it.
+        """
+        stack, place = self._stacks.add(rows)
+
+        def answer() -> Answer:
+            found = stack.found()[place]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return answer
+
+    def _asked(self, parts: list[Numbers]) -> list[Answer | Exception]:
+        """The answer to each. Rows that the model cannot answer cost nobody else the answer."""
+        began = (
+            time.perf_counter_ns()
+        )  # it has the thread to itself; to ask for processor time may cost more than the model
+        try:
+            whole = self._model.ask(joined(parts), scores=True)
+        except WorkError as error:
+            return [error] if len(parts) == 1 else [found for part in parts for found in self._asked([part])]
+        heights = [len(part) for part in parts]
+        answers = _parts(whole, heights)
+        each_row = (time.perf_counter_ns() - began) / (1000 * sum(heights))
+        for answer, height in zip(answers, heights, strict=True):
+            answer.microseconds = math.ceil(each_row * height)
+        return list(answers)
 
     def close(self) -> None:
         """See ``Host.close``."""
@@ -152,7 +185,7 @@ class Together:
         if not batch:
             return []
         try:
-            rows = batch[0].rows if len(batch) == 1 else np.concatenate([one.rows for one in batch])
+            rows = joined([one.rows for one in batch])
             began = self._clock()
             whole = self._model.ask(rows, scores=any(one.scores for one in batch))
             spent = self._clock() - began
@@ -183,11 +216,12 @@ def _settle(one: _Waiting, outcome: Answer | Exception) -> None:
 def _parts(whole: Answer, heights: list[int]) -> list[Answer]:
     if len(heights) == 1:
         return [whole]
-    ends = np.cumsum(heights)[:-1]
-    labels = np.split(whole.labels, ends)
-    if whole.scores is None:
-        return [Answer(part) for part in labels]
-    return [Answer(part, scores) for part, scores in zip(labels, np.split(whole.scores, ends), strict=True)]
+    answers, start, labels, scores = [], 0, whole.labels, whole.scores
+    for height in heights:
+        end = start + height
+        answers.append(Answer(labels[start:end], None if scores is None else scores[start:end]))
+        start = end
+    return answers
 
 
 __all__ = ["MOST_TOGETHER", "QUICK_MICROSECONDS", "Asking", "Direct", "Host", "Together"]

@@ -20,6 +20,7 @@ from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
 from bartizan.lifecycle.deploy.gateway.protocol import Description, Output, Question
 from bartizan.lifecycle.deploy.gateway.schedule import Served
 from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
+from bartizan.lifecycle.deploy.gateway.turns import turn
 
 OUT = "the model is not in service"
 UNANSWERED = "this request is not answered"
@@ -49,7 +50,7 @@ class Inquiry:
         )
         self.answer: Answer | None = None
         self.microseconds = 0
-        """Of processor time, on this thread, that the model took."""
+        """That the model worked for it."""
 
 
 class Inquiries:
@@ -98,7 +99,9 @@ class Inquiries:
         exchange.digest = served.description.digest
         # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
         await self.spend_all(call, Cost(bytes=len(body)))
+        await call.join()
         question = read(served.description)
+        await turn()
         exchange.rows = count = len(question.rows)
         exchange.input = call.front.log.keyed(question.rows.tobytes())
         if call.front.budgets is not None:
@@ -185,20 +188,30 @@ class Inquiries:
             return
         denied = budgets.reserve(exchange.caller, granted(call).budgets, exchange.model, cost, exchange.now)
         if denied is not None and not isinstance(denied, Denied):
+            call.leave()
             denied = await denied
         if denied is not None:
             raise too_much(denied, exchange.now)
 
     async def _answer(self, inquiry: Inquiry) -> Answer:
         served, asked, exchange = inquiry.served, inquiry.asked, inquiry.call.exchange
-        served.pipeline.before(asked, exchange.passage)
+        stack = served.pipeline.gather(asked.rows)
+        await turn()
+        served.pipeline.before(asked, exchange.passage, stack)
         self._stop(inquiry)
         scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
         served.busy += 1
-        began = time.thread_time_ns()
         try:
-            given = served.host.answer(asked.rows, scores=scores)
-            answer = given if isinstance(given, Answer) else await given
+            if served.gather is not None:
+                gathered = served.gather(asked.rows)
+                await turn()
+                answer = gathered()
+            else:
+                given = served.host.answer(asked.rows, scores=scores)
+                if not isinstance(given, Answer):
+                    inquiry.call.leave()  # others need not wait for this model
+                    given = await given
+                answer = given
         except SandboxError as error:
             return await self._retried(inquiry, error)
         except WorkError as error:
@@ -207,14 +220,13 @@ class Inquiries:
             raise self._failed(inquiry, error) from error
         finally:
             served.busy -= 1
-        # what a host did elsewhere it says itself; what others did meanwhile on this loop is not this caller's
-        own = 0 if answer is not given else (time.thread_time_ns() - began) // 1000
-        inquiry.microseconds += own + answer.microseconds
+        inquiry.microseconds += answer.microseconds
         if served.withdrawn:
             raise _out(inquiry.lane)
         if exchange.source == FALLBACK:
             answer.source = FALLBACK
         inquiry.answer = answer
+        await turn()
         served.pipeline.after(asked, answer, exchange.passage)
         self._stop(inquiry)
         return answer

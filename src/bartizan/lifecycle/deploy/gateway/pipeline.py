@@ -7,13 +7,15 @@ whether it enforces or not: a protection that is broken is not one that is being
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 
 import msgspec
 
 from bartizan.lifecycle.deploy.gateway.audit.record import Ruling
-from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Guard, Verdict
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Guard, Numbers, Verdict
+from bartizan.lifecycle.deploy.gateway.stacking import Stack, Stacks, joined
 
 _LOG = logging.getLogger("bartizan.gateway")
 _NAMES = {action: action.name.lower() for action in Action}
@@ -70,15 +72,35 @@ class Pipeline:
     def __init__(self, placed: Sequence[Placed]) -> None:
         self._placed = tuple(sorted(placed, key=lambda one: one.guard.cost))
         self.wants_scores = any(getattr(one.guard, "wants_scores", False) for one in placed)
+        self._clearing = tuple(itertools.takewhile(lambda one: hasattr(one.guard, "clears"), self._placed))
+        """The first guards, as far as they can tell of many rows at once that there is nothing to say."""
+        self._stacks = Stacks(self._cleared)
 
     @property
     def guards(self) -> tuple[str, ...]:
         """Names, in the order in which they look."""
         return tuple(one.guard.name for one in self._placed)
 
-    def before(self, asked: Asked, passage: Passage) -> None:
-        """Let the guards look at a request. Changes ``asked.rows`` when one of them does."""
-        for placed in self._placed:
+    def gather(self, rows: Numbers) -> Stack[bool] | None:
+        """Have the first guards look at rows together with those that come before the first ``before``."""
+        return self._stacks.add(rows)[0] if self._clearing else None
+
+    def _cleared(self, parts: list[Numbers]) -> bool:
+        """Whether the first guards have nothing to say of any of these rows."""
+        if any(part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype for part in parts):
+            return False
+        rows, most = joined(parts), max(len(part) for part in parts)
+        try:
+            return all(one.guard.clears(rows, most) for one in self._clearing)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - each request hears of it where the guard looks at it alone
+            return False
+
+    def before(self, asked: Asked, passage: Passage, stack: Stack[bool] | None = None) -> None:
+        """Let the guards look at a request. Changes ``asked.rows`` when one of them does. ``stack``: see ``gather``."""
+        placed_here = self._placed
+        if stack is not None and stack.found():
+            placed_here = placed_here[len(self._clearing) :]
+        for placed in placed_here:
             verdict = _said(placed, asked, None)
             if verdict is None:
                 continue

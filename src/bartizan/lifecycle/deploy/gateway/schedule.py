@@ -22,7 +22,7 @@ from bartizan.core.digest import Digest
 from bartizan.core.errors import BartizanError, WorkError
 from bartizan.lifecycle.deploy.gateway.admission import Admission, refusal
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
-from bartizan.lifecycle.deploy.gateway.guard import Numbers
+from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
 from bartizan.lifecycle.deploy.gateway.hosting import Host
 from bartizan.lifecycle.deploy.gateway.pipeline import Pipeline
 from bartizan.lifecycle.deploy.gateway.protocol import Description
@@ -50,6 +50,8 @@ class Served:
         thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.description, self.host = description, host
+        self.gather: Callable[[Numbers], Callable[[], Answer]] | None = getattr(host, "gather", None)
+        """Puts rows to a model that answers at once, together with those of others; see ``hosting.Direct``."""
         self.pipeline = pipeline or Pipeline(())
         self._explain = explain
         self.thread = thread

@@ -61,8 +61,17 @@ class Transfer:
         "Liu et al.: Delving into transferable adversarial examples. ICLR 2017, arXiv:1611.02770",
     )
 
-    def __init__(self, models: Sequence[Target] = ()) -> None:
+    def __init__(self, models: Sequence[Target] = (), *, practised: Sequence[Slopes] = ()) -> None:
         self.models = tuple(models)
+        self._ready = tuple(practised)
+
+    def rehearsed(self, task: EvasionTask, rng: np.random.Generator) -> Transfer:
+        """The same adversary after practice, so that many searches on one task do not each begin with it.
+
+        Raises:
+            InputError: as ``search``.
+        """
+        return Transfer(self.models, practised=self._practised(task, rng))
 
     def search(self, task: EvasionTask, rng: np.random.Generator) -> Search:
         """See ``Attack.search``.
@@ -83,6 +92,8 @@ class Transfer:
         return asking.closest.rows
 
     def _practised(self, task: EvasionTask, rng: np.random.Generator) -> tuple[Slopes, ...]:
+        if self._ready:
+            return self._ready
         if not self.models:
             if len(np.unique(task.start_labels)) < _TWO:
                 raise InputError(

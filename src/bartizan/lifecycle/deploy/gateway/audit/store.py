@@ -133,6 +133,15 @@ class Store(Protocol):
     def write(self, build: Callable[[Reading], Batch]) -> Batch:
         """Hold the head, let ``build`` compute a batch from it, write it durably."""
 
+    def put(self, build: Callable[[Reading], Batch]) -> Batch | None:
+        """Write as ``write`` does, at once or not at all: nobody is waited for, neither others who write nor the disk.
+
+        It counts once ``sync`` has come back. None when it cannot be done so: then nothing was written.
+        """
+
+    def sync(self) -> None:
+        """Wait until everything that was put is on disk. May be called from any thread."""
+
     def reading(self) -> AbstractContextManager[Reading]:
         """A view that later writes do not change; may be used from any thread."""
 

@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,10 +25,9 @@ from bartizan.lifecycle.deploy.gateway.audit.record import Record
 from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
 from bartizan.lifecycle.deploy.gateway.audit.writer import Item, Rhythm, Writer, item
+from bartizan.lifecycle.deploy.gateway.turns import Shared
 
 NO_DIGEST = Digest("")
-GATHER_SECONDS, SEVERAL = 0.001, 3
-"""While several come at a time, so long is waited for more: a commit costs as much as ten records."""
 RETRY_SECONDS = 0.5
 TICK_SECONDS = 0.25
 SYSTEM = "gateway"
@@ -36,16 +36,12 @@ _LOG = logging.getLogger("bartizan.gateway")
 _REMEDY = "see why the audit store cannot be written; the gateway goes on by itself when it can."
 
 
-class Batched(asyncio.Future[None]):
-    """One future for all who wait for a batch.
+class _Job(NamedTuple):
+    """What the thread does next."""
 
-    Who stops waiting must not stop the others, so it cannot be cancelled: a cancelled request ends when the batch
-    is on disk.
-    """
-
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - the shape of a future
-        """Never."""
-        return False
+    batch: Sequence[Item]
+    put: bool
+    """Whether the batch was put into the store already, and has to reach the disk alone."""
 
 
 class Trail:
@@ -74,15 +70,13 @@ class Trail:
         self.keyed = secrets.keyed
         self._waiting: list[Item] = []
         self._bytes = self._in_flight = self._lost = 0
-        self._future: Batched | None = None
-        self._flying: Batched | None = None
+        self._future: Shared | None = None
+        self._flying: Shared | None = None
         self._busy = self._closed = False
-        self._together = 0
-        """Records of the batch before."""
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._jobs: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
         self._idle = asyncio.Event()
         self._complained = ""
@@ -125,7 +119,7 @@ class Trail:
         future = self._take(new)
         return future if self.durable else None
 
-    def _take(self, new: Item) -> Batched:
+    def _take(self, new: Item) -> Shared:
         length = len(new.body)
         waiting = len(self._waiting) + self._in_flight
         if waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
@@ -164,12 +158,12 @@ class Trail:
         self._bytes += len(kept.sealed)
         return item(msgspec.structs.replace(new.record, content=kept.name), kept)
 
-    def _begin(self) -> Batched:
+    def _begin(self) -> Shared:
         """The next batch has its first record."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread.start()
-        self._future = Batched(loop=self._loop)
+        self._future = Shared(loop=self._loop)
         if not self._busy:
             self._schedule()
         return self._future
@@ -179,19 +173,21 @@ class Trail:
         if self._loop is None:
             return
         self._busy = True
-        if self.durable and self._together < SEVERAL:
+        if self.durable:
             self._loop.call_soon(self._hand_over)
-        elif self.durable:
-            self._loop.call_later(GATHER_SECONDS, self._hand_over)
         else:
             self._loop.call_later(self._settings.linger_ms / 1000, self._hand_over)
 
     def _hand_over(self) -> None:
         batch, future = self._waiting, self._future
         self._waiting, self._future, self._bytes = [], None, 0
-        self._together = len(batch)
         self._in_flight, self._flying = len(batch), future
-        self._jobs.put(batch)
+        try:
+            put = self.durable and self._writer.put(batch)
+        except BartizanError as error:
+            self._landed(batch, error)
+        else:
+            self._jobs.put(_Job(batch, put=put))
 
     def _landed(self, batch: Sequence[Item], error: BartizanError | None) -> None:
         """A batch was written, or could not be."""
@@ -210,7 +206,7 @@ class Trail:
             return
         self._failed(batch, future, error)
 
-    def _failed(self, batch: Sequence[Item], future: Batched | None, error: BartizanError) -> None:
+    def _failed(self, batch: Sequence[Item], future: Shared | None, error: BartizanError) -> None:
         if self._failing is None:
             _LOG.error("the audit log failed, nothing is answered: %s", error.message)
         self._failing = error
@@ -269,22 +265,25 @@ class Trail:
     def _work(self) -> None:
         while True:
             try:
-                batch = self._jobs.get(timeout=TICK_SECONDS)
+                job = self._jobs.get(timeout=TICK_SECONDS)
             except queue.Empty:
                 self._tick()
                 continue
-            if batch is None:
+            if job is None:
                 self._finish()
                 return
-            error = self._write(batch)
+            error = self._write(job)
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                    self._loop.call_soon_threadsafe(self._landed, batch, error)
+                    self._loop.call_soon_threadsafe(self._landed, job.batch, error)
 
-    def _write(self, batch: Sequence[Item]) -> BartizanError | None:
+    def _write(self, job: _Job) -> BartizanError | None:
         try:
+            if job.put:
+                self._writer.store.sync()
+                return None
             self._secrets.prepare()
-            self._writer.write(batch)
+            self._writer.write(job.batch)
         except BartizanError as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
@@ -323,4 +322,4 @@ def rhythm(settings: AuditSettings) -> Rhythm:
     return Rhythm(settings.checkpoint_seconds, settings.checkpoint_records)
 
 
-__all__ = ["NO_DIGEST", "Batched", "Trail", "rhythm"]
+__all__ = ["NO_DIGEST", "Trail", "rhythm"]

@@ -8,6 +8,7 @@ database that was changed underneath is noticed and never signed.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -58,7 +59,7 @@ class Rhythm(NamedTuple):
 
 
 class Writer:
-    """Appends to one store. Used by one thread at a time."""
+    """Appends to one store. May be used from any thread; one writes at a time."""
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Writer:
         self._replaces, self._kept_at = -1, 0
         self._recent: list[tuple[Record, int]] = []
         self._recent_from = 0
+        self._lock = threading.Lock()
         self.note = ""
         """The newest checkpoint that this writer signed or found."""
         self.size = 0
@@ -114,7 +116,10 @@ class Writer:
 
     def due(self) -> bool:
         """Whether a checkpoint should be signed now."""
-        behind = self.size - self._signed.size
+        return self._due(self.size - self._signed.size)
+
+    def _due(self, behind: int) -> bool:
+        """Whether one is, when so many records are not signed."""
         late = self._clock() // _MS - self._signed.received_ms >= self._rhythm.seconds * 1000
         return behind > 0 and (late or behind >= self._rhythm.records)
 
@@ -125,7 +130,31 @@ class Writer:
             StoreError: they could not be written.
             LedgerError: the stored tree was changed underneath.
         """
-        done = self.store.write(lambda reading: self._build(reading, items, sign=sign))
+        with self._lock:
+            self._written(items, self.store.write(lambda reading: self._build(reading, items, sign=sign)))
+
+    def put(self, items: Sequence[Item]) -> bool:
+        """Append records without waiting for anybody; they are on disk once the store's ``sync`` has come back.
+
+        False when that cannot be done now, or a checkpoint is due, which takes its time: ``write`` them then.
+
+        Raises:
+            StoreError: they could not be written.
+            LedgerError: the stored tree was changed underneath.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._due(self.size + len(items) - self._signed.size):
+                return False
+            done = self.store.put(lambda reading: self._build(reading, items, sign=False))
+            if done is not None:
+                self._written(items, done)
+        finally:
+            self._lock.release()
+        return done is not None
+
+    def _written(self, items: Sequence[Item], done: Batch) -> None:
         self.size = done.head.size
         if done.note:
             self._signed, self.note = notes.parse(done.note)[0], done.note

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from bartizan.core.digest import Digest
 from bartizan.core.errors import WorkError
+from bartizan.lifecycle.deploy.gateway.budgets.settings import BudgetSettings
 from bartizan.lifecycle.deploy.gateway.caller import Caller
+from bartizan.lifecycle.deploy.gateway.evaluation.allowance import allowances
 from bartizan.lifecycle.deploy.gateway.evaluation.guarded import MANNERS, Guarded, Manner, answer_of
 from bartizan.lifecycle.deploy.gateway.evaluation.toll import FirstFall
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
@@ -35,8 +37,7 @@ class Variant:
     name: str
     make: Callable[[], Pipeline]
     detail: Detail
-    most: float = float("inf")
-    """Queries that budgets let one caller ask in a day."""
+    budgets: tuple[BudgetSettings, ...] = ()
     manners: tuple[Manner, ...] = MANNERS[:1]
 
 
@@ -114,7 +115,7 @@ def _cell(target: Target, variant: Variant, attack: Attack, *, manner: Manner, t
             variant.make,
             variant.detail,
             manner=manner,
-            most=variant.most,
+            budgets=allowances(variant.budgets),
             space=task.space,
             seed=seed + place,
         )

@@ -7,7 +7,7 @@ nothing but honest traffic; that is the attacker's best case.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from bartizan.core.digest import Digest
 from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
+from bartizan.lifecycle.deploy.gateway.evaluation.allowance import Allowance
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
 from bartizan.lifecycle.deploy.gateway.pipeline import Passage, Pipeline
 from bartizan.targets.detail import Detail
@@ -51,7 +52,7 @@ class Guarded:
 
     Args:
         make: a new pipeline that has seen honest traffic.
-        most: queries that the attacker's budget lets by, over all of the attack.
+        budgets: what the attacker's accounts may ask; nothing of it is spent.
         space: what a possible row is, for noise.
     """
 
@@ -62,13 +63,13 @@ class Guarded:
         detail: Detail,
         *,
         manner: Manner | None = None,
-        most: float = float("inf"),
+        budgets: Sequence[Allowance] = (),
         space: Space | None = None,
         seed: int = 0,
     ) -> None:
         self._target, self._pipeline = target, make()
         self._told = Tailored(target, detail)
-        self._manner, self._most = manner or Manner(), most
+        self._manner, self._budgets = manner or Manner(), tuple(budgets)
         self._space = space
         self._rng = np.random.default_rng(seed)
         self._now, self.asked, self.shown = BEGIN, 0, 0
@@ -133,14 +134,9 @@ class Guarded:
     def _one(self, row: Rows) -> tuple[Action, int | None]:
         """One query: what was done with it, and the label that came back."""
         self._sent = self._changed(row)
-        if self.asked >= self._most:
-            return Action.REFUSE, None
         number = self.asked % self._manner.accounts if self._manner.accounts else self.asked
-        for _ in range(PATIENCE):
-            action, answer = self._through(self._sent, f"key:{ATTACKER}{number}")
-            if action is not Action.THROTTLE:
-                break
-            self._now += self._wait + 1
+        account = f"key:{ATTACKER}{number}"
+        action, answer = self._allowed(account)
         self.asked += 1
         self._now += self._manner.seconds
         if action not in SHOWN or answer is None:
@@ -150,6 +146,20 @@ class Guarded:
             self._innocent = label
         self.shown += 1
         return action, label
+
+    def _allowed(self, account: str) -> tuple[Action, Answer | None]:
+        """What becomes of the query that is to be sent, when whoever is throttled waits. What is answered is paid."""
+        for _ in range(PATIENCE):
+            if not all(budget.lets(account, self._now) for budget in self._budgets):
+                return Action.REFUSE, None
+            action, answer = self._through(self._sent, account)
+            if action is not Action.THROTTLE:
+                break
+            self._now += self._wait + 1
+        if action in SHOWN:
+            for budget in self._budgets:
+                budget.take(account, self._now)
+        return action, answer
 
     def _changed(self, row: Rows) -> Rows:
         """With noise, as far as a row stays one that can be."""

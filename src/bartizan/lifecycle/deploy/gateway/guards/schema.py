@@ -74,17 +74,27 @@ class SchemaGuard:
         if rows.ndim != 2 or rows.shape[1] != len(self._columns) or not 1 <= len(rows) <= self._most:  # noqa: PLR2004
             reason = f"rows of shape {rows.shape} are not 1 to {self._most} of {len(self._columns)} columns"
             return Verdict(action=Action.REFUSE, reason=reason)
+        inside = self._inside(rows)
+        return None if self._is_right(rows, inside) else self._refused(rows, inside)
+
+    def clears(self, rows: Numbers, most: int) -> bool:
+        """See ``Guard.on_request``."""
+        fits = rows.ndim == 2 and rows.shape[1] == len(self._columns) and most <= self._most  # noqa: PLR2004
+        return fits and self._is_right(rows, self._inside(rows))
+
+    def _inside(self, rows: Numbers) -> NDArray[np.bool_]:
         single = rows.dtype == np.float32
         inside = rows >= (self._low32 if single else self._low)
         inside &= rows <= (self._high32 if single else self._high)
+        return inside
+
+    def _is_right(self, rows: Numbers, inside: NDArray[np.bool_]) -> bool:
         # The bytes of an array of truths: quicker than asking the array whether all hold. NaN lies nowhere.
-        if (
+        return not (
             b"\x00" in inside.tobytes()
             or (self._whole.size and not _all_whole(rows.take(self._whole, axis=1)))
             or (self._codes.columns.size and b"\x00" in self._codes.known(rows).tobytes())
-        ):
-            return self._refused(rows, inside)
-        return None
+        )
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:
         """Nothing."""

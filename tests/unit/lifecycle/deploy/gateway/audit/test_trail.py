@@ -165,12 +165,15 @@ def test_a_full_disk_refuses_and_recovers(store, monkeypatch):
 
     async def run():
         log = trail_of(store)
-        await log.append(record(0))
+        for number in range(3):
+            await log.append(record(number))
         [(pages,)] = store._connection.execute("PRAGMA page_count").fetchall()
-        store._connection.execute(f"PRAGMA max_page_count={pages}")
+        for connection in (store._connection, store._quick):
+            connection.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(StoreError, match="full"):
             await write_much(log)
-        store._connection.execute("PRAGMA max_page_count=1073741823")
+        for connection in (store._connection, store._quick):
+            connection.execute("PRAGMA max_page_count=1073741823")
         await until(lambda: not log.trouble)
         await log.append(record(300))
         await log.close()

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Material, Verdict
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Material, Numbers, Verdict
 from bartizan.lifecycle.deploy.gateway.guards.rules.bound import Bound
 from bartizan.lifecycle.deploy.gateway.guards.rules.facts import UNKNOWN, Facts
 from bartizan.lifecycle.deploy.gateway.guards.rules.fusion import Fusion
@@ -74,6 +74,11 @@ class RulesGuard:
             self._ask_tree(facts)
         met = self._met(self._early, facts, len(asked.rows))
         return self._verdict(met, facts, {}) if met else None
+
+    def clears(self, rows: Numbers, most: int) -> bool:
+        """See ``Guard.on_request``."""
+        del rows, most
+        return not self._early
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:
         """Everything else."""

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bartizan.core.digest import Digest
+from bartizan.core.errors import WorkError
+from bartizan.lifecycle.deploy.gateway.caller import Caller
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Verdict
+from bartizan.lifecycle.deploy.gateway.hosting import Direct
+from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError, Passage, Pipeline, Placed
+from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS
+
+SOMEBODY = Caller(id="key:a", role="reader", method="key")
+RNG = np.random.default_rng(20261121)
+
+
+class Model:
+    """Three classes of two features; a row with a negative number cannot be answered."""
+
+    dtype, features, classes, scored = np.dtype("<f8"), 2, 3, True
+
+    def __init__(self):
+        self.calls = []
+
+    def ask(self, rows, *, scores):
+        assert scores
+        self.calls.append(len(rows))
+        if (rows < 0).any():
+            raise WorkError("the model cannot answer these rows")
+        powers = np.exp(rows @ np.arange(6.0).reshape(2, 3))
+        found = powers / powers.sum(axis=1, keepdims=True)
+        return Answer(found.argmax(axis=1), found)
+
+
+def test_what_is_gathered_is_asked_in_one_call_and_answered_as_if_alone():
+    model, alone = Model(), Model()
+    host = Direct(model)
+    parts = [RNG.uniform(0, 1, (height, 2)) for height in (1, 3, 1, 7)]
+    answers = [give() for give in [host.gather(part) for part in parts]]
+    assert model.calls == [12]
+    for part, answer in zip(parts, answers, strict=True):
+        expected = alone.ask(part, scores=True)
+        assert answer.labels.tolist() == expected.labels.tolist()
+        assert answer.scores.tolist() == expected.scores.tolist()
+        assert answer.microseconds >= 1
+
+
+def test_rows_that_cannot_be_answered_cost_nobody_else_the_answer():
+    model = Model()
+    host = Direct(model)
+    gives = [host.gather(np.array([row])) for row in ([0.0, 1.0], [-1.0, 0.0], [1.0, 0.0])]
+    assert gives[0]().labels.tolist() == [2]
+    with pytest.raises(WorkError):
+        gives[1]()
+    assert gives[2]().labels.tolist() == [2]
+    with pytest.raises(WorkError):
+        gives[1]()
+    assert model.calls == [3, 1, 1, 1]
+
+
+def test_who_comes_after_the_first_answer_is_asked_for_is_asked_anew_and_stacks_are_bounded():
+    model = Model()
+    host = Direct(model)
+    first = host.gather(RNG.uniform(0, 1, (1, 2)))
+    first()
+    second = host.gather(RNG.uniform(0, 1, (1, 2)))
+    large = host.gather(RNG.uniform(0, 1, (MOST_ROWS, 2)))
+    second(), large()
+    assert model.calls == [1, 1, MOST_ROWS]
+
+
+class Least:
+    """Refuses what is below a bound; clears what is not."""
+
+    name, cost = "least", 1.0
+
+    def __init__(self, broken=False):
+        self.cleared, self.broken = [], broken
+
+    def on_request(self, asked):
+        return Verdict(action=Action.REFUSE, reason="low") if (asked.rows < 0).any() else None
+
+    def on_response(self, asked, answer):
+        pass
+
+    def clears(self, rows, most):
+        self.cleared.append((len(rows), most))
+        if self.broken:
+            raise ValueError
+        return not (rows < 0).any()
+
+
+class Doubling:
+    """Changes rows, and so has to be asked for each request."""
+
+    name, cost = "doubling", 2.0
+
+    def on_request(self, asked):
+        return Verdict(action=Action.ALLOW, rows=asked.rows * 2)
+
+    def on_response(self, asked, answer):
+        pass
+
+
+def asked(rows):
+    return Asked(request="1", caller=SOMEBODY, model="m", digest=Digest("a" * 64), rows=rows, now=0.0)
+
+
+def passed(pipeline, parts):
+    """Actions and rows of requests that go through together."""
+    requests = [asked(part) for part in parts]
+    stacks = [pipeline.gather(each.rows) for each in requests]
+    found = []
+    for each, stack in zip(requests, stacks, strict=True):
+        passage = Passage()
+        pipeline.before(each, passage, stack)
+        found.append((passage.action, each.rows.tolist()))
+    return found
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("low", [(), (1,), (0, 2)])
+def test_guards_say_of_many_what_they_say_of_each(low, broken):
+    parts = [np.full((1 + place, 2), -1.0 if place in low else 1.0) for place in range(3)]
+    guard = Least(broken)
+    together = passed(Pipeline([Placed(guard), Placed(Doubling())]), parts)
+    alone = []
+    for part in parts:
+        one, passage = asked(part), Passage()
+        Pipeline([Placed(Least()), Placed(Doubling())]).before(one, passage)
+        alone.append((passage.action, one.rows.tolist()))
+    assert together == alone
+    assert guard.cleared == [(6, 3)]
+
+
+def test_a_guard_that_comes_after_one_that_changes_rows_is_asked_for_each():
+    class Late(Least):
+        cost = 3.0
+
+    guard = Late()
+    pipeline = Pipeline([Placed(guard), Placed(Doubling())])
+    assert pipeline.gather(np.ones((1, 2))) is None
+    assert passed(pipeline, [np.full((1, 2), -1.0)]) == [(Action.REFUSE, [[-2.0, -2.0]])]
+    assert not guard.cleared
+
+
+def test_a_guard_that_breaks_stops_each_request_by_itself():
+    class Broken(Least):
+        def on_request(self, asked):
+            raise ZeroDivisionError(asked.id)
+
+    pipeline = Pipeline([Placed(Broken(broken=True))])
+    one = asked(np.ones((1, 2)))
+    with pytest.raises(BrokenGuardError):
+        pipeline.before(one, Passage(), pipeline.gather(one.rows))
+
+
+def test_rows_of_other_kinds_are_looked_at_alone():
+    guard = Least()
+    pipeline = Pipeline([Placed(guard)])
+    parts = [np.ones((1, 2)), np.ones((1, 2), np.float32), np.ones((1, 3))]
+    assert [action for action, _ in passed(pipeline, parts)] == [Action.ALLOW] * 3
+    assert not guard.cleared
