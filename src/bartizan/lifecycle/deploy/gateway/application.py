@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from bartizan.core.digest import Digest
 from bartizan.core.errors import StoreError
@@ -40,12 +40,19 @@ ELSEWHERE = "there is nothing here; begin with GET /v2"
 _LOG = logging.getLogger("bartizan.gateway")
 
 
+class Used(Protocol):
+    """What is not closed while somebody uses it."""
+
+    busy: int
+
+
 class Call:
     """One request on its way through the application."""
 
     __slots__ = (
         "_company",
         "_turnstile",
+        "_used",
         "exchange",
         "front",
         "granted",
@@ -67,6 +74,7 @@ class Call:
         """The model that it is about, as whoever answers sees it."""
         self._turnstile = turnstile
         self._company: Company | None = None
+        self._used: list[Used] = []
 
     async def join(self) -> None:
         """Go on together with those that come at the same time. See ``turns``."""
@@ -77,6 +85,18 @@ class Call:
         company, self._company = self._company, None
         if company is not None:
             self._turnstile.leave(company)
+
+    def use(self, served: Used) -> None:
+        """Have something stay open until this call has ended."""
+        served.busy += 1
+        self._used.append(served)
+
+    def end(self) -> None:
+        """Nothing is needed any longer."""
+        self.leave()
+        for served in self._used:
+            served.busy -= 1
+        self._used.clear()
 
 
 Found = tuple[Route, tuple[str, ...]]
@@ -121,7 +141,7 @@ class Application:
         try:
             given = await self._kept(call, await self._recorded(call))
         finally:
-            call.leave()
+            call.end()
         headers = [(b"bartizan-request", call.exchange.id.encode())]
         if call.exchange.digest and given.status == OK:
             headers.append((b"bartizan-model-digest", b"sha256:" + call.exchange.digest.encode()))

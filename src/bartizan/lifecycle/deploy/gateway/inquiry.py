@@ -96,6 +96,7 @@ class Inquiries:
         served = lane.door.served
         if served is None:
             served = self._instead(call, lane)
+        call.use(served)
         exchange.digest = served.description.digest
         # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
         await self.spend_all(call, Cost(bytes=len(body)))
@@ -159,14 +160,12 @@ class Inquiries:
                 raise RequestError(422, UNANSWERED, reason="what is held back or overruled is not explained")
             if exchange.passage.action and inquiry.call.front.cases is not None:
                 inquiry.call.front.cases.flag(inquiry.asked, answer, exchange.passage)
-            served.busy += 1
+            inquiry.call.leave()
             try:
                 loop = asyncio.get_running_loop()
                 given, spent = await loop.run_in_executor(served.thread, _timed, served.explain, inquiry.asked.rows)
             except WorkError as error:
                 raise self._failed(inquiry, error) from error
-            finally:
-                served.busy -= 1
         finally:
             _settle(inquiry.call, inquiry.microseconds + int(1e6 * spent))
         if served.withdrawn:
@@ -200,7 +199,6 @@ class Inquiries:
         served.pipeline.before(asked, exchange.passage, stack)
         self._stop(inquiry)
         scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
-        served.busy += 1
         try:
             if served.gather is not None:
                 gathered = served.gather(asked.rows)
@@ -218,8 +216,6 @@ class Inquiries:
             if hasattr(error, "as_request_error"):
                 return await self._retried(inquiry, error)
             raise self._failed(inquiry, error) from error
-        finally:
-            served.busy -= 1
         inquiry.microseconds += answer.microseconds
         if served.withdrawn:
             raise _out(inquiry.lane)
@@ -240,6 +236,7 @@ class Inquiries:
         if served is None:
             raise refused from error
         inquiry.call.exchange.source, inquiry.call.exchange.reason = FALLBACK, error.message
+        inquiry.call.use(served)
         inquiry.served, inquiry.described = served, served.description
         inquiry.call.exchange.digest = served.description.digest
         return await self._answer(inquiry)

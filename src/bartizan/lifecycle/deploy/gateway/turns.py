@@ -16,10 +16,10 @@ from collections.abc import Generator
 
 PATIENCE = 0.01
 """Seconds after which a company is not waited for any longer: one of it waits for something else."""
-
-
 QUIET_TURNS = 4
 """Turns of the loop, some ten microseconds each, in which nobody has come before a company begins."""
+ENOUGH = 64
+"""A company of so many waits for nobody else."""
 
 
 class Shared(asyncio.Future[None]):
@@ -85,7 +85,7 @@ class Turnstile:
         if company.ahead != self._seen:
             self._seen, self._quiet = company.ahead, 0
         self._quiet += 1
-        if self._quiet > QUIET_TURNS:
+        if self._quiet > QUIET_TURNS or company.ahead >= ENOUGH:
             self._open()
         else:
             company.start.get_loop().call_soon(self._look)

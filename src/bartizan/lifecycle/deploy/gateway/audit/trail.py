@@ -30,6 +30,8 @@ from bartizan.lifecycle.deploy.gateway.turns import Shared
 NO_DIGEST = Digest("")
 RETRY_SECONDS = 0.5
 TICK_SECONDS = 0.25
+MOST_PUT = 256
+"""Records that are written on the event loop; more would hold it up."""
 SYSTEM = "gateway"
 """Who acts when nobody asked."""
 _LOG = logging.getLogger("bartizan.gateway")
@@ -183,7 +185,7 @@ class Trail:
         self._waiting, self._future, self._bytes = [], None, 0
         self._in_flight, self._flying = len(batch), future
         try:
-            put = self.durable and self._writer.put(batch)
+            put = self.durable and len(batch) <= MOST_PUT and self._writer.put(batch)
         except BartizanError as error:
             self._landed(batch, error)
         else:
