@@ -86,7 +86,10 @@ class Tailored:
         """See ``Target.scores``: what is told, completed."""
         if not self.detail.scores:
             raise WorkError(f"{self.name} answers labels only", remedy="use an attack that needs labels only.")
-        scores = np.asarray(self._target.scores(rows), dtype=np.float64)
+        return self.told(rows, np.asarray(self._target.scores(rows), dtype=np.float64))
+
+    def told(self, rows: Rows, scores: Scores) -> Scores:
+        """What is told of the scores that rows have, completed."""
         if self.detail.kind == "scores" or not len(scores):
             return scores
         return seen(scores, scores.argmax(axis=1), keys_of(rows), self.detail, self._key)

@@ -17,7 +17,8 @@ from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.budgets.settings import BudgetSettings
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.evaluation.allowance import allowances
-from bartizan.lifecycle.deploy.gateway.evaluation.guarded import MANNERS, Guarded, Manner, answer_of
+from bartizan.lifecycle.deploy.gateway.evaluation.guarded import MANNERS, Guarded, Manner
+from bartizan.lifecycle.deploy.gateway.evaluation.remembered import Remembered, answer_of
 from bartizan.lifecycle.deploy.gateway.evaluation.toll import FirstFall
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
 from bartizan.lifecycle.deploy.gateway.pipeline import Passage, Pipeline
@@ -91,18 +92,27 @@ def measure(
     progress: Callable[[int, int, str], None] = lambda _done, _total, _note: None,
 ) -> Table:
     """Run every attack on every row against every variant. ``task`` has rows that the model answers rightly."""
-    table = Table()
+    table, memory = Table(), Remembered(target)
     jobs = [(variant, attack, manner) for variant in variants for attack in attacks for manner in variant.manners]
     for done, (variant, attack, manner) in enumerate(jobs):
         progress(done, len(jobs), f"{variant.name}: {attack.name}, {manner.name}")
-        table.cells.append(_cell(target, variant, attack, manner=manner, task=task, seed=seed))
+        table.cells.append(_cell(target, variant, attack, manner=manner, task=task, seed=seed, memory=memory))
     for variant in variants:
         table.prices.append(_price(target, variant, *honest))
     progress(len(jobs), len(jobs), "")
     return table
 
 
-def _cell(target: Target, variant: Variant, attack: Attack, *, manner: Manner, task: EvasionTask, seed: int) -> Cell:
+def _cell(
+    target: Target,
+    variant: Variant,
+    attack: Attack,
+    *,
+    manner: Manner,
+    task: EvasionTask,
+    seed: int,
+    memory: Remembered,
+) -> Cell:
     """One attack, row by row: each by somebody new."""
     spent, asked, shown = [], 0, 0
     known = Access.SCORES if variant.detail.scores else Access.LABELS
@@ -118,6 +128,7 @@ def _cell(target: Target, variant: Variant, attack: Attack, *, manner: Manner, t
             budgets=allowances(variant.budgets),
             space=task.space,
             seed=seed + place,
+            memory=memory,
         )
         spent.append(_spent(target, front, attack, one, np.random.default_rng([seed, place])))
         asked, shown = asked + front.asked, shown + front.shown

@@ -7,9 +7,8 @@ nothing but honest traffic; that is the attacker's best case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from bartizan.core.digest import Digest
 from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.evaluation.allowance import Allowance
+from bartizan.lifecycle.deploy.gateway.evaluation.remembered import Remembered
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
 from bartizan.lifecycle.deploy.gateway.pipeline import Passage, Pipeline
 from bartizan.targets.detail import Detail
@@ -54,6 +54,7 @@ class Guarded:
         make: a new pipeline that has seen honest traffic.
         budgets: what the attacker's accounts may ask; nothing of it is spent.
         space: what a possible row is, for noise.
+        memory: what ``target`` was asked before.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Guarded:
         budgets: Sequence[Allowance] = (),
         space: Space | None = None,
         seed: int = 0,
+        memory: Remembered | None = None,
     ) -> None:
         self._target, self._pipeline = target, make()
+        self._model = memory or Remembered(target)
         self._told = Tailored(target, detail)
         self._manner, self._budgets = manner or Manner(), tuple(budgets)
         self._space = space
@@ -103,8 +106,8 @@ class Guarded:
 
     def labels(self, rows: Rows) -> Labels:
         """See ``Target.labels``."""
-        given = [self._one(row) for row in rows]
-        return np.array([self._hidden() if label is None else label for _, label in given], dtype=np.int64)
+        labels = [self._hidden() if label is None else label for _, label, _ in self._each(rows)]
+        return np.array(labels, dtype=np.int64)
 
     def scores(self, rows: Rows) -> Scores:
         """See ``Target.scores``. Where the label alone comes back, it stands for certainty."""
@@ -112,14 +115,13 @@ class Guarded:
             raise WorkError(f"{self.name} answers labels only")
         certain = np.eye(self.classes)
         found = []
-        for row in rows:
-            action, label = self._one(row)
+        for action, label, scores in self._each(rows):
             if label is None:
                 found.append(certain[self._hidden()])
-            elif action is Action.COARSEN:
+            elif action is Action.COARSEN or scores is None:
                 found.append(certain[label])
             else:
-                found.append(np.asarray(self._told.scores(self._sent[None]))[0])
+                found.append(scores)
         return np.array(found).reshape(len(rows), self.classes)
 
     def retrain(self, rows: Rows, labels: Labels, *, seed: int) -> Target:
@@ -131,28 +133,44 @@ class Guarded:
         """What an attacker makes of no answer: that nothing was won."""
         return 0 if self._innocent is None else self._innocent
 
-    def _one(self, row: Rows) -> tuple[Action, int | None]:
-        """One query: what was done with it, and the label that came back."""
-        self._sent = self._changed(row)
+    def _each(self, rows: Rows) -> Iterator[tuple[Action, int | None, Scores | None]]:
+        """Query by query: what was done with it, and the label and the scores that came back.
+
+        The model is asked about all of them at once, which costs far less, and again where a guard changes a row.
+        """
+        if not len(rows):
+            return
+        sent = np.stack([self._changed(row) for row in rows])
+        whole = self._model.answer(sent)
+        for place, row in enumerate(sent):  # one at a time: guards remember, and time passes
+            scores = None if whole.scores is None else whole.scores[place : place + 1]
+            action, answer = self._one(row, Answer(whole.labels[place : place + 1], scores))
+            if answer is None:
+                yield action, None, None
+            elif answer.scores is None or Access.SCORES not in self.offers:
+                yield action, int(answer.labels[0]), None
+            else:
+                yield action, int(answer.labels[0]), self._told.told(row[None], np.asarray(answer.scores))[0]
+
+    def _one(self, row: Rows, known: Answer) -> tuple[Action, Answer | None]:
+        """One query: what was done with it, and what came back. ``known`` is what the model answers to the row."""
         number = self.asked % self._manner.accounts if self._manner.accounts else self.asked
-        account = f"key:{ATTACKER}{number}"
-        action, answer = self._allowed(account)
+        action, answer = self._allowed(row, known, f"key:{ATTACKER}{number}")
         self.asked += 1
         self._now += self._manner.seconds
         if action not in SHOWN or answer is None:
             return action, None
-        label = int(answer.labels[0])
         if self._innocent is None:
-            self._innocent = label
+            self._innocent = int(answer.labels[0])
         self.shown += 1
-        return action, label
+        return action, answer
 
-    def _allowed(self, account: str) -> tuple[Action, Answer | None]:
+    def _allowed(self, row: Rows, known: Answer, account: str) -> tuple[Action, Answer | None]:
         """What becomes of the query that is to be sent, when whoever is throttled waits. What is answered is paid."""
         for _ in range(PATIENCE):
             if not all(budget.lets(account, self._now) for budget in self._budgets):
                 return Action.REFUSE, None
-            action, answer = self._through(self._sent, account)
+            action, answer = self._through(row, known, account)
             if action is not Action.THROTTLE:
                 break
             self._now += self._wait + 1
@@ -168,7 +186,7 @@ class Guarded:
         moved = row + self._manner.noise * self._space.scale * self._rng.standard_normal(row.shape)
         return np.clip(moved, self._space.low, self._space.high).astype(row.dtype)
 
-    def _through(self, row: Rows, account: str) -> tuple[Action, Answer | None]:
+    def _through(self, row: Rows, known: Answer, account: str) -> tuple[Action, Answer | None]:
         passage = Passage()
         asked = Asked(
             request=str(self.asked),
@@ -182,18 +200,15 @@ class Guarded:
         self._wait = passage.wait
         if passage.stopped:
             return passage.action, None
-        answer = answer_of(self._target, asked.rows)
+        answer = _copy(known) if asked.rows is asked.given else self._model.answer(asked.rows)
         self._pipeline.after(asked, answer, passage)
         self._wait = passage.wait
         return passage.action, answer
 
 
-def answer_of(target: Target, rows: Any) -> Answer:
-    """What a model answers to rows ``(batch, features)``."""
-    if Access.SCORES not in target.offers:
-        return Answer(target.labels(rows))
-    scores = target.scores(rows)
-    return Answer(scores.argmax(axis=1).astype(np.int64), scores)
+def _copy(answer: Answer) -> Answer:
+    """The pipeline writes to answers."""
+    return Answer(answer.labels.copy(), None if answer.scores is None else answer.scores.copy())
 
 
-__all__ = ["MANNERS", "Guarded", "Manner", "answer_of"]
+__all__ = ["MANNERS", "Guarded", "Manner"]
