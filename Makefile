@@ -6,7 +6,7 @@ DEMO := build/demo
 # Without bytecode on disk every process compiles all that it imports: two to three times the time of a command.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test coverage lint bench docs trace fuzz matrix soak lock clean
+.PHONY: demo test coverage lint bench defence docs trace fuzz matrix soak lock clean
 
 $(VENV)/run: requirements/run.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -40,6 +40,9 @@ lint: $(VENV)/dev ## Style, types, import direction.
 
 bench: $(VENV)/dev ## Every performance promise, as a ratio beside its floor.
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+defence: $(VENV)/dev ## Attack the examples with and without the gateway; prints the tables of docs/gateway/defence.md (half an hour).
+	@$(BIN)/python examples/defence.py
 
 docs: $(VENV)/dev ## HTML documentation into build/docs.
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs
