@@ -22,6 +22,7 @@ from typing import Any
 from bartizan.core.errors import StoreError
 from bartizan.lifecycle.deploy.gateway.audit.store import Batch, Reading, Secret
 from bartizan.stores.audit.reading import DROP, PAGE, SCHEMA, TABLES, SqlReading, raw
+from bartizan.stores.write_ahead import write_ahead
 
 WAIT_SECONDS = 3.0
 """How long a batch waits for another process; longer, and nothing is answered."""
@@ -88,7 +89,7 @@ class SqliteAudit:
         connection = sqlite3.connect(
             self.place, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=64
         )
-        connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(connection, timeout)
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
