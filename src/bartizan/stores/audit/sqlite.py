@@ -130,8 +130,8 @@ class SqliteAudit:
         (``synchronous=NORMAL``); ``sync`` waits for that file.
         """
         with _errors(self.place):
-            quick = self._quick or self._quickly()
             try:
+                quick = self._quick or self._quickly()
                 with _transaction(quick) as run:
                     batch = build(SqlReading(run))
                     _add(quick, batch)
@@ -143,10 +143,11 @@ class SqliteAudit:
         return batch
 
     def _quickly(self) -> sqlite3.Connection:
-        quick = self._quick = self._connect(timeout=0)
+        quick = self._connect(timeout=0)
         for each in (quick, self._connection):  # copied beside the work from now on, and not while somebody waits
             each.execute("PRAGMA wal_autocheckpoint=0")
         quick.execute("PRAGMA synchronous=NORMAL")
+        self._quick = quick
         return quick
 
     def sync(self) -> None:
