@@ -15,9 +15,8 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
-from scipy.sparse import csr_array
 
 from bartizan.catalogue.graph import INTRUDER, AttackGraph, Holding, members
 from bartizan.core.errors import InputError, WorkError
@@ -55,7 +54,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     mitigations: tuple[int, ...]
     """Indexes into the graph, one for each leading column."""
-    matrix: csr_array
+    matrix: scipy.sparse.csr_array
     lower: NDArray[np.float64]
     floor: NDArray[np.float64]
     """1 for mitigations in place already."""
@@ -182,7 +181,9 @@ class _Rows:
         spare = self.width - self.binaries
         return Problem(
             mitigations=mitigations,
-            matrix=csr_array((self.values, self.columns, self.starts), shape=(len(self.lower), self.width)),
+            matrix=scipy.sparse.csr_array(
+                (self.values, self.columns, self.starts), shape=(len(self.lower), self.width)
+            ),
             lower=np.array(self.lower),
             floor=np.pad(floor, (0, spare)),
             costs=np.pad(prices, (0, spare)),
@@ -195,18 +196,20 @@ def _solve(graph: AttackGraph, problem: Problem) -> tuple[int, float]:
     if not problem.lower.size:
         return 0, 0.0
     best = cheapest(problem)
-    ceiling = LinearConstraint(csr_array(problem.costs[np.newaxis]), -np.inf, best.fun + TOLERANCE)
+    ceiling = scipy.optimize.LinearConstraint(
+        scipy.sparse.csr_array(problem.costs[np.newaxis]), -np.inf, best.fun + TOLERANCE
+    )
     tie = cheapest(msgspec.structs.replace(problem, costs=_preference(graph, problem)), ceiling)
     chosen = (index for column, index in enumerate(problem.mitigations) if tie.x[column] > 0.5)  # noqa: PLR2004 - binary
     return sum(1 << index for index in chosen), float(best.mip_dual_bound)
 
 
-def cheapest(problem: Problem, *further: LinearConstraint) -> OptimizeResult:
+def cheapest(problem: Problem, *further: scipy.optimize.LinearConstraint) -> scipy.optimize.OptimizeResult:
     """Solve a problem to optimality. Raises WorkError when the solver does not."""
-    result = milp(
+    result = scipy.optimize.milp(
         problem.costs,
-        constraints=[LinearConstraint(problem.matrix, problem.lower, np.inf), *further],
-        bounds=Bounds(problem.floor, np.ones_like(problem.floor)),
+        constraints=[scipy.optimize.LinearConstraint(problem.matrix, problem.lower, np.inf), *further],
+        bounds=scipy.optimize.Bounds(problem.floor, np.ones_like(problem.floor)),
         integrality=problem.integrality,
         options={"mip_rel_gap": 0.0},
     )

@@ -10,8 +10,8 @@ side, so their guesses add up.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
 
 from bartizan.redteam.statistics import CONFIDENCE
 
@@ -22,12 +22,12 @@ def right_by_chance(right: int, guesses: int, coins: int, epsilon: float, delta:
     """Upper bound of the chance of at least so many ``right`` guesses against an (epsilon, delta)-private mechanism."""
     if right <= 0:
         return 1.0
-    share = float(special.expit(epsilon))
-    least = float(stats.binom.sf(right - 1, guesses, share))
+    share = float(scipy.special.expit(epsilon))
+    least = float(scipy.stats.binom.sf(right - 1, guesses, share))
     if delta == 0:
         return min(1.0, least)
     near = np.arange(1, right + 1)
-    between = stats.binom.sf(right - near - 1, guesses, share) - least
+    between = scipy.stats.binom.sf(right - near - 1, guesses, share) - least
     return min(1.0, least + 2 * coins * delta * float((between / near).max()))
 
 
@@ -41,7 +41,7 @@ def epsilon_bound(right: int, guesses: int, coins: int, delta: float = 0.0, conf
         return 0.0
     if excess(LARGEST_EPSILON) < 0:
         return LARGEST_EPSILON
-    return float(optimize.brentq(excess, 0.0, LARGEST_EPSILON, xtol=1e-6))
+    return float(scipy.optimize.brentq(excess, 0.0, LARGEST_EPSILON, xtol=1e-6))
 
 
 def epsilon_from_rates(hits: tuple[int, int], alarms: tuple[int, int], confidence: float = CONFIDENCE) -> float:
@@ -50,8 +50,8 @@ def epsilon_from_rates(hits: tuple[int, int], alarms: tuple[int, int], confidenc
     Clopper-Pearson at both rates, each with half the error (Jagielski et al. 2020, arXiv:2006.07709).
     """
     tail = (1 - confidence) / 2
-    found = special.betaincinv(hits[0], hits[1] - hits[0] + 1, tail) if hits[0] else 0.0
-    false = special.betaincinv(alarms[0] + 1, alarms[1] - alarms[0], 1 - tail) if alarms[0] < alarms[1] else 1.0
+    found = scipy.special.betaincinv(hits[0], hits[1] - hits[0] + 1, tail) if hits[0] else 0.0
+    false = scipy.special.betaincinv(alarms[0] + 1, alarms[1] - alarms[0], 1 - tail) if alarms[0] < alarms[1] else 1.0
     with np.errstate(divide="ignore"):
         return float(max(0.0, np.log(found) - np.log(false), np.log1p(-false) - np.log1p(-found)))
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.core.errors import InputError
 from bartizan.redteam.attack import Facts
@@ -150,7 +150,7 @@ def measured(
     logarithms = np.log(slow / plain)
     interval = bootstrap(slow / plain, _median, rng)
     ratio = Estimate(math.exp(float(np.median(logarithms))), interval, len(pairs), "bootstrap of pairs")
-    p_value = float(stats.wilcoxon(logarithms, alternative="greater").pvalue) if logarithms.any() else 1.0
+    p_value = float(scipy.stats.wilcoxon(logarithms, alternative="greater").pvalue) if logarithms.any() else 1.0
     return Slowdown(item, ratio, p_value, float(np.median(slow)), float(np.median(plain)), queries)
 
 

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.core.errors import WorkError
 from bartizan.redteam.attack import Attack, Gradient, Query, Request, Search
@@ -268,7 +268,7 @@ class _Comparison:
     def _share(self, name: str, says: str, holds: Mask, allowed: float) -> Sign:
         count, n = int(holds.sum()), len(holds)
         share = proportion(count, n, self.confidence)
-        return Sign(name, says, share, float(stats.binom.sf(count - 1, n, allowed)))
+        return Sign(name, says, share, float(scipy.stats.binom.sf(count - 1, n, allowed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +390,7 @@ def _corrected(signs: list[Sign], level: float) -> tuple[Sign, ...]:
 
 def _more(first: int, second: int) -> float:
     """How likely at least ``first`` of all that differ differ this way, if both ways are alike."""
-    return float(stats.binom.sf(first - 1, first + second, 0.5)) if first else 1.0
+    return float(scipy.stats.binom.sf(first - 1, first + second, 0.5)) if first else 1.0
 
 
 def _asked(target: Target, asking: Generator[Request, Any, Any]) -> Any:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
 
 from bartizan.core.errors import InputError, WorkError
 from bartizan.redteam.statistics import CONFIDENCE, Estimate, Interval, proportion, wilson
@@ -51,14 +51,14 @@ def samples_for(at_least: float, expected: float, *, confidence: float = CONFIDE
         )
     counts = np.arange(1, limit + 1, dtype=np.int64)
     needed = np.ceil(counts * at_least + z * np.sqrt(counts * at_least * (1 - at_least)) - 1e-9)
-    chance = np.where(needed <= counts, stats.binom.sf(needed - 1, counts, expected), 0.0)
+    chance = np.where(needed <= counts, scipy.stats.binom.sf(needed - 1, counts, expected), 0.0)
     short = np.flatnonzero(chance < power)
     return int(short[-1]) + 2 if short.size else 1
 
 
 def _rough(at_least: float, expected: float, confidence: float, power: float) -> int:
     """A number of samples that is surely enough: twice the normal approximation, and some."""
-    deviations = _z(confidence) * np.sqrt(at_least * (1 - at_least)) + stats.norm.ppf(power) * np.sqrt(
+    deviations = _z(confidence) * np.sqrt(at_least * (1 - at_least)) + scipy.stats.norm.ppf(power) * np.sqrt(
         expected * (1 - expected)
     )
     fewest = _z(confidence) ** 2 * at_least / (1 - at_least)
@@ -74,7 +74,7 @@ def fewest(at_least: float, confidence: float = CONFIDENCE) -> int:
 
 
 def _z(confidence: float) -> float:
-    return float(stats.norm.isf((1 - confidence) / 2))
+    return float(scipy.stats.norm.isf((1 - confidence) / 2))
 
 
 def claim(successes: int, n: int, at_least: float, *, what: str = "robust", confidence: float = CONFIDENCE) -> str:
@@ -134,7 +134,7 @@ def paired(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) 
     if one.shape != two.shape or one.ndim != 1 or not one.size:
         raise InputError(f"results {one.shape} and {two.shape} are not of the same samples")
     b, c = int((one & ~two).sum()), int((~one & two).sum())
-    p_value = float(min(1.0, 2 * stats.binom.cdf(min(b, c), b + c, 0.5))) if b + c else 1.0
+    p_value = float(min(1.0, 2 * scipy.stats.binom.cdf(min(b, c), b + c, 0.5))) if b + c else 1.0
     return Paired(_paired_difference(one, two, confidence), b, c, p_value)
 
 
@@ -198,16 +198,18 @@ def anytime(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
         return -_bet(successes, n, p, confidence)
 
     centre = successes / n
-    low = 0.0 if held(0.0) >= 0 else float(optimize.brentq(held, 0.0, centre, xtol=1e-12))
-    high = 1.0 if held(1.0) >= 0 else float(optimize.brentq(held, centre, 1.0, xtol=1e-12))
+    low = 0.0 if held(0.0) >= 0 else float(scipy.optimize.brentq(held, 0.0, centre, xtol=1e-12))
+    high = 1.0 if held(1.0) >= 0 else float(scipy.optimize.brentq(held, centre, 1.0, xtol=1e-12))
     return Interval(low, high)
 
 
 def _bet(successes: int, n: int, p: float, confidence: float) -> float:
     """Logarithm of the capital won against a share ``p``, over what it takes to call ``p`` refuted."""
-    mixed = float(special.betaln(successes + 1, n - successes + 1))
+    mixed = float(scipy.special.betaln(successes + 1, n - successes + 1))
     return (
-        mixed - float(special.xlogy(successes, p) + special.xlog1py(n - successes, -p)) + float(np.log1p(-confidence))
+        mixed
+        - float(scipy.special.xlogy(successes, p) + scipy.special.xlog1py(n - successes, -p))
+        + float(np.log1p(-confidence))
     )
 
 

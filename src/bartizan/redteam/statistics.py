@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
 
 from bartizan.core.errors import InputError, WorkError
 from bartizan.core.predicates import Metric
@@ -86,7 +86,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
         raise InputError(f"{successes} successes of {n}", remedy="count each trial once.")
     if n == 0:
         return Interval(0.0, 1.0)
-    z2 = float(stats.norm.isf((1 - confidence) / 2)) ** 2
+    z2 = float(scipy.stats.norm.isf((1 - confidence) / 2)) ** 2
     share = successes / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -98,8 +98,8 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
 def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Exact interval of a proportion (Clopper and Pearson 1934): never below its nominal coverage."""
     tail = (1 - confidence) / 2
-    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
-    high = float(special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    low = float(scipy.special.betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(scipy.special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
     return Interval(low, high)
 
 
@@ -166,7 +166,7 @@ def jackknife(value: float, without: ArrayLike, confidence: float = CONFIDENCE) 
     if groups < 2:  # noqa: PLR2004 - one value says nothing about its spread
         return Interval(-np.inf, np.inf)
     deviation = np.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum())
-    half = float(stats.t.isf((1 - confidence) / 2, groups - 1) * deviation)
+    half = float(scipy.stats.t.isf((1 - confidence) / 2, groups - 1) * deviation)
     return Interval(value - half, value + half)
 
 
@@ -188,7 +188,7 @@ def crossed(values: ArrayLike, bounds: tuple[float, float], confidence: float = 
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts) if variance else 1.0
     value = float(table.mean())
-    half = float(stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
+    half = float(scipy.stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
     interval = Interval(max(bounds[0], value - half), min(bounds[1], value + half))
     method = "crossed repeats and rows" if repeats > 1 else "rows of a single repeat"
     return Estimate(value, interval, rows, method, confidence)
@@ -196,7 +196,7 @@ def crossed(values: ArrayLike, bounds: tuple[float, float], confidence: float = 
 
 def expanded_tail(n: int, confidence: float) -> float:
     """Tail probability of a percentile interval that makes up for resampling only ``n`` values."""
-    return float(stats.norm.sf(np.sqrt(n / (n - 1)) * stats.t.isf((1 - confidence) / 2, n - 1)))
+    return float(scipy.stats.norm.sf(np.sqrt(n / (n - 1)) * scipy.stats.t.isf((1 - confidence) / 2, n - 1)))
 
 
 def _outward(count: int, tail: float) -> list[int]:
@@ -263,8 +263,11 @@ def auc(curve: Roc, confidence: float = CONFIDENCE) -> Estimate:
     if deviation == 0:
         exact = clopper_pearson(round(value * pairs), pairs, confidence)
         return Estimate(value, exact, pairs, "clopper-pearson of pairs", confidence)
-    centre, half = special.logit(value), stats.norm.isf((1 - confidence) / 2) * deviation / (value * (1 - value))
-    interval = Interval(float(special.expit(centre - half)), float(special.expit(centre + half)))
+    centre, half = (
+        scipy.special.logit(value),
+        scipy.stats.norm.isf((1 - confidence) / 2) * deviation / (value * (1 - value)),
+    )
+    interval = Interval(float(scipy.special.expit(centre - half)), float(scipy.special.expit(centre + half)))
     return Estimate(value, interval, pairs, "delong on the logit scale", confidence)
 
 
@@ -288,9 +291,12 @@ def tpr_at(curve: Roc, fpr: float, confidence: float = CONFIDENCE) -> Estimate:
     can exist, and it is 0.
     """
     tail = (1 - confidence) / 2
-    few, many = stats.binom.ppf(NEGLIGIBLE, curve.others, fpr), stats.binom.isf(NEGLIGIBLE, curve.others, fpr)
+    few, many = (
+        scipy.stats.binom.ppf(NEGLIGIBLE, curve.others, fpr),
+        scipy.stats.binom.isf(NEGLIGIBLE, curve.others, fpr),
+    )
     alarms = np.arange(int(few), int(many) + 1)
-    weights = stats.binom.pmf(alarms, curve.others, fpr)
+    weights = scipy.stats.binom.pmf(alarms, curve.others, fpr)
     strict, loose = _found(curve, alarms), _found(curve, alarms + 1)
     low = _mixture_quantile(weights, strict, curve.members - strict + 1, tail)
     high = _mixture_quantile(weights, loose + 1, curve.members - loose, 1 - tail)
@@ -318,6 +324,6 @@ def _mixture_quantile(weights: NDArray[np.float64], a: NDArray[np.int64], b: NDA
         return 1.0
 
     def excess(x: float) -> float:
-        return at_zero + float(shares @ special.betainc(alpha, beta, x)) - level
+        return at_zero + float(shares @ scipy.special.betainc(alpha, beta, x)) - level
 
-    return float(optimize.brentq(excess, 0.0, 1.0, xtol=1e-7))
+    return float(scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-7))

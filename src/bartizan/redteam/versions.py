@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from scipy import stats
+import scipy
 
 from bartizan.core.predicates import Metric
 from bartizan.redteam.planning import holm, paired
@@ -152,8 +152,8 @@ def _independent(old: Metric, new: Metric) -> tuple[float, float, float, float, 
     both = apart(_estimate(new), _estimate(old))
     gap, low, high = both.value, both.interval.low, both.interval.high
     towards_zero = gap - low if gap > 0 else high - gap
-    z = float(stats.norm.isf((1 - min(old.confidence, new.confidence)) / 2))
-    p_value = float(2 * stats.norm.sf(z * abs(gap) / towards_zero)) if towards_zero else float(gap == 0)
+    z = float(scipy.stats.norm.isf((1 - min(old.confidence, new.confidence)) / 2))
+    p_value = float(2 * scipy.stats.norm.sf(z * abs(gap) / towards_zero)) if towards_zero else float(gap == 0)
     return gap, low, high, min(1.0, p_value), both.method, 0
 
 

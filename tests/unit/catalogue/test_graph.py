@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 
-from bartizan.catalogue import minimal
 from bartizan.catalogue.entries import Mitigation, Technique
 from bartizan.catalogue.graph import INTRUDER, AttackGraph
 from bartizan.catalogue.load import catalogue
@@ -198,11 +197,11 @@ def test_a_solver_that_fails_or_errs_is_not_believed(monkeypatch):
     graph = AttackGraph(CHAIN, (mitigation("M01", blocks=("T01",)), mitigation("M02", blocks=("T03",))))
     holding = {"user": ["p0.use", "p2.use"]}
     failing = OptimizeResult(x=None, message="time is up")
-    monkeypatch.setattr(minimal, "milp", lambda *_, **__: failing)
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: failing)
     with pytest.raises(WorkError, match="time is up"):
         minimal_controls(graph, holding)
     nothing = OptimizeResult(x=np.zeros(9), fun=0.0, mip_dual_bound=0.0)
-    monkeypatch.setattr(minimal, "milp", lambda *_, **__: nothing)
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: nothing)
     with pytest.raises(WorkError, match="does not prevent its target"):
         minimal_controls(graph, holding)
 

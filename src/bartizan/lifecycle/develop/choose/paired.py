@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.core.predicates import Metric
 from bartizan.redteam.statistics import CONFIDENCE, Interval, metric
@@ -40,7 +40,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 def mcnemar(only_first: int, only_second: int) -> float:
     """Chance of so uneven a split when both are equally good (McNemar 1947, exact binomial form)."""
     both = only_first + only_second
-    return float(stats.binomtest(only_first, both).pvalue) if both else 1.0
+    return float(scipy.stats.binomtest(only_first, both).pvalue) if both else 1.0
 
 
 def holm(chances: Sequence[float]) -> list[float]:
@@ -60,7 +60,7 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Me
     half = 0.5
     total, up, down = n + 4 * half, gained + half, lost + half
     centre = (up - down) / total
-    reach = float(stats.norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(((up + down) / total - centre**2) / total))
+    reach = float(scipy.stats.norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(((up + down) / total - centre**2) / total))
     value = (gained - lost) / n if n else 0.0
     low, high = min(value, max(-1.0, centre - reach)), max(value, min(1.0, centre + reach))
     return metric(value, Interval(low, high), n, "agresti-min paired", unit="share")

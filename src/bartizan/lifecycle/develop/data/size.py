@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
+import scipy
 
 from bartizan.core.finding import Severity
 from bartizan.lifecycle.develop.data.examination import Examination
@@ -173,5 +173,5 @@ def _curve(right: np.ndarray[Any, np.dtype[np.bool_]], learnt: np.ndarray[Any, n
         accuracy = proportion(int(hits.sum()), len(hits)).metric("share")
         steps.append({"records": size, "accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high})
     gained, lost = int((right[-1] & ~right[-2]).sum()), int((right[-2] & ~right[-1]).sum())
-    chance = float(stats.binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+    chance = float(scipy.stats.binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
     return {"steps": steps, "stillRising": chance < SIGNIFICANT, "chance": float(f"{chance:.3g}")}

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.core.finding import Finding, Severity
 from bartizan.lifecycle.develop.data.examination import Examination
@@ -165,7 +165,7 @@ class Search:
             against = int((contradicted & with_label).sum())
             elsewhere = int((self._suspicious & ~inside & (labels == label)).sum())
             usual = (elsewhere + 1) / (len(labels) - len(holders) + 2)
-            chance = float(stats.binom.sf(against - 1, len(seen), usual))
+            chance = float(scipy.stats.binom.sf(against - 1, len(seen), usual))
             if against >= CONTRADICTED * with_label.sum() and chance < FALSE_ALARMS / tests:
                 yield Trigger(column, int(label), holders[labels[holders] == label], against, chance)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from bartizan.lifecycle.develop.harden.defence import Wrapped
 from bartizan.redteam.family import Material
@@ -170,7 +170,7 @@ def calibrated(base: Target, rows: Rows, labels: Labels, seed: int) -> Tempered:
         given = tempered(scores, float(np.exp(log_temperature)))
         return -float(np.log(np.maximum(given[np.arange(len(truth)), truth], SMALLEST)).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
     return Tempered(base.retrain(rows, labels, seed=seed), float(np.exp(found.x)))
 
 

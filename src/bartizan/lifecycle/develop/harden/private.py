@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from bartizan.core.errors import InputError
 from bartizan.lifecycle.develop.choose.candidate import Facts, Interpretability
@@ -81,10 +81,10 @@ def learn(
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margins = signs * (rows @ weights)
         value = float(np.logaddexp(0, -margins).mean() + pull @ weights + total / 2 * weights @ weights)
-        slope = -(special.expit(-margins) * signs) @ rows / records + pull + total * weights
+        slope = -(scipy.special.expit(-margins) * signs) @ rows / records + pull + total * weights
         return value, slope
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         loss, np.zeros(features), jac=True, method="L-BFGS-B", options={"maxiter": 2_000, "ftol": 1e-15, "gtol": 1e-9}
     )
     weights: NDArray[np.float64] = found.x
@@ -115,7 +115,7 @@ class PrivateLinear(Wrapped):
 
     def scores(self, rows: Rows) -> Scores:
         """See ``Target.scores``."""
-        chances = special.expit(in_ball(rows, self._low, self._high) @ self.weights.T)
+        chances = scipy.special.expit(in_ball(rows, self._low, self._high) @ self.weights.T)
         if self.classes == PAIR:
             return np.column_stack([1 - chances[:, 0], chances[:, 0]])
         scores: Scores = chances / np.maximum(chances.sum(axis=1, keepdims=True), _LOWEST)

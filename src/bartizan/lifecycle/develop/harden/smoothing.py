@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.lifecycle.develop.choose.trial import Part, Trial
 from bartizan.lifecycle.develop.harden.defence import Wrapped
@@ -104,7 +104,7 @@ class Smoothed(Wrapped):
         # One-sided at FAILURE is the lower end of a two-sided interval at 1 - 2 FAILURE.
         least = np.array([clopper_pearson(int(count), PROVING, 1 - 2 * FAILURE).low for count in hits])
         sure = least > 0.5  # noqa: PLR2004 - a majority
-        radius = np.where(sure, self.noise * stats.norm.ppf(np.where(sure, least, 0.5)), 0.0)
+        radius = np.where(sure, self.noise * scipy.stats.norm.ppf(np.where(sure, least, 0.5)), 0.0)
         return Certificate(np.where(sure, chosen, -1).astype(np.int64), radius)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import (
@@ -162,7 +162,7 @@ def _temperature(scores: Scores, labels: Labels) -> float:
         return float(-np.log(np.maximum(given, _TINY)).mean())
 
     bounds = (float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1])))
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def _tells_apart(reference: Reference, usual: Usual) -> bool:
