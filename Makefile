@@ -41,7 +41,7 @@ lint: $(VENV)/dev ## Style, types, import direction.
 bench: $(VENV)/dev ## Every performance promise, as a ratio beside its floor.
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-defence: $(VENV)/dev ## Attack the examples with and without the gateway; prints the tables of docs/gateway/defence.md (half an hour).
+defence: $(VENV)/dev ## Attack the examples with and without the gateway; prints the tables of docs/gateway/defence.md (half an hour or less).
 	@$(BIN)/python examples/defence.py
 
 docs: $(VENV)/dev ## HTML documentation into build/docs.
