@@ -69,3 +69,22 @@ def test_noise_is_what_the_model_is_asked_about_and_stays_within_what_can_be():
     assert (asked != ROWS).any()
     assert asked.min() >= 0
     assert asked.max() <= 1
+
+
+class Unsure:
+    """A pipeline that makes scores less sure, as the guard for outliers does."""
+
+    def before(self, asked, passage):
+        """Let everything by."""
+
+    def after(self, asked, answer, passage):
+        """Halfway to nothing known."""
+        del asked, passage
+        answer.scores = (answer.scores + 0.5) / 2
+
+
+def test_scores_that_a_guard_changed_are_what_the_attacker_sees():
+    target = CallableTarget(Counting(), features=4, classes=2, answers="scores")
+    served = Guarded(target, Unsure, Detail("scores"))
+    np.testing.assert_allclose(served.scores(ROWS)[:, 1], [0.3, 0.7, 0.3])
+    np.testing.assert_allclose(served.scores(ROWS)[:, 1], [0.3, 0.7, 0.3])  # what is remembered stays as it was
