@@ -31,6 +31,11 @@ from fixtures.auditlogs import START, fill, record, report, writer
 FIXTURE = Path(auditlogs.__file__)
 
 
+def failing(_handle):
+    """A disk that does not take what it is given."""
+    raise OSError(errno.EIO, "Input/output error")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request, tmp_path):
     return str(tmp_path / "audit.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
@@ -155,13 +160,96 @@ def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
     into = writer(store, often=Rhythm(3600, 1_000_000))
     into.write([item(record(0))])
     assert into.put([item(record(1))])
-
-    def failing(_handle):
-        raise OSError(errno.EIO, "Input/output error")
-
     monkeypatch.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
     with pytest.raises(StoreError, match="Input/output error"):
         store.sync()
+    store.close()
+
+
+def test_after_a_disk_that_failed_nothing_is_put_until_the_log_was_begun_anew(tmp_path, monkeypatch):
+    """What Linux has dropped is not written a second time: whatever stood after it could not be read again."""
+    location = tmp_path / "audit.db"
+    store = open_audit(str(location))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    assert into.put([item(record(1))])
+    monkeypatch.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.sync()
+    monkeypatch.undo()
+    assert not into.put([item(record(2))])
+    into.write([item(record(2))])
+    assert into.put([item(record(3))])
+    store.sync()
+    # everything up to the failure is in the database itself, none of it in the write-ahead log alone
+    alone = tmp_path / "alone.db"
+    alone.write_bytes(location.read_bytes())
+    with contextlib.closing(sqlite3.connect(alone)) as copied:
+        assert copied.execute("SELECT count(*) FROM record").fetchone()[0] >= 2
+    assert report(store).records == 4
+    store.close()
+
+
+def test_whoever_reads_for_long_holds_up_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 50)
+    store = open_audit(str(tmp_path / "audit.db"))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    slowest = 0.0
+    with store.reading() as reading:
+        before = reading.head().size
+        for start in range(1, 1001, 10):
+            batch = [item(record(number)) for number in range(start, start + 10)]
+            began = time.monotonic()
+            if not into.put(batch):
+                into.write(batch)
+            store.sync()
+            slowest = max(slowest, time.monotonic() - began)
+        assert reading.head().size == before
+    assert slowest < WAIT_SECONDS / 2
+    assert report(store).records == 1001
+    store.close()
+
+
+def test_a_key_that_is_destroyed_while_the_log_is_copied_is_in_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 100)
+    location = tmp_path / "audit.db"
+    store = open_audit(str(location))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    into.write([item(record(0))])
+    for turn in range(10):
+        key = os.urandom(32)
+        store.make_secret(Secret(f"digest-{turn}", key, 0))
+        for start in range(0, 200, 20):
+            into.put([item(record(number, reasons=("x" * 3000,))) for number in range(start, start + 20)])
+            store.sync()
+        store.destroy([f"digest-{turn}"])
+        assert not any(key in file.read_bytes() for file in tmp_path.iterdir())
+    store.close()
+
+
+def test_a_log_that_cannot_be_emptied_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.WAIT_SECONDS", 0.2)
+    store = open_audit(str(tmp_path / "audit.db"))
+    store.make_secret(Secret("digest-1", os.urandom(32), 0))
+    fill(store, 10)
+    with store.reading() as reading:
+        assert reading.head().size == 10
+        with pytest.raises(StoreError, match="cannot be emptied"):
+            store.destroy(["digest-1"])
+    store.destroy(["digest-1"])
+    store.close()
+
+
+def test_the_write_ahead_log_is_copied_whoever_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
+    location = tmp_path / "audit.db"
+    store = open_audit(str(location))
+    into = writer(store, often=Rhythm(3600, 1_000_000))
+    for start in range(0, 6000, 50):
+        into.write([item(record(number, reasons=("x" * 2000,))) for number in range(start, start + 50)])
+    assert location.with_name("audit.db-wal").stat().st_size < location.stat().st_size / 2
+    assert report(store).records == 6000
     store.close()
 
 

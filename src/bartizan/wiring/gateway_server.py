@@ -30,9 +30,9 @@ from bartizan.wiring.backstage import Behind
 from bartizan.wiring.serving import LedgerWorks, Tls, Wanted, seconds_of
 from bartizan.wiring.workspace import Workspace, load
 
-COLLECT = (20_000, 20, 20)
+COLLECT = (5_000, 20, 20)
 """Objects, and collections, between two searches for cycles (``gc.set_threshold``): requests that are under way at
-the same time hold thousands of objects and make no cycles worth the search."""
+the same time hold thousands of objects, and few are in cycles."""
 SWITCH_SECONDS = 0.0005
 """After which the thread that writes the audit log makes way for the event loop; Python's own 5 ms show in answers."""
 MAX_CONNECTIONS = 256
@@ -182,12 +182,18 @@ def _runner(work: Coroutine[Any, Any, None]) -> None:
         factory = load("uvloop:new_event_loop")
     except ImportError:
         factory = None
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT)
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(work)
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def all_works(workspace: Workspace, wanted: Wanted) -> list[LedgerWorks]:

@@ -14,6 +14,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ _INSERTS = tuple(
     for power in range(7, -1, -1)
 )
 """Rows at once to the statement that inserts them."""
+COPY_MILLISECONDS = 20
+"""So long whoever copies waits for those who read."""
 _TAKEN = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _to_disk = getattr(os, "fdatasync", os.fsync)
 _LOG = logging.getLogger("bartizan.audit")
@@ -76,6 +79,10 @@ class SqliteAudit:
         self._ahead_log = -1
         self._ahead = 0
         self._copying: threading.Thread | None = None
+        self._emptying = threading.Lock()
+        """Held while the write-ahead log is copied or emptied; before ``_lock``."""
+        self._doubtful = False
+        """Whether the disk has failed to take what was put: the system may not try again by itself."""
         try:
             with _errors(path):
                 _make_private(Path(path))
@@ -117,11 +124,25 @@ class SqliteAudit:
 
     def write(self, build: Callable[[Reading], Batch]) -> Batch:
         """See ``Store.write``."""
+        if self._doubtful:
+            self._rescue()
         with self._writing() as run:
             batch = build(SqlReading(run))
             _add(self._connection, batch)
-        self._ahead += len(batch.rows)
+        with self._lock, _errors(self.place):
+            if self._quick is None:
+                self._quick = self._quickly()
+        self._grown(len(batch.rows))
         return batch
+
+    def _rescue(self) -> None:
+        """Bring everything into the database, and begin the write-ahead log anew.
+
+        After a failed ``fdatasync`` Linux takes its pages for written. What is appended to them would be lost with them
+        when the power goes, since reading the log ends where it is broken.
+        """
+        self._empty_wal()
+        self._doubtful = False
 
     def put(self, build: Callable[[Reading], Batch]) -> Batch | None:
         """See ``Store.put``. By one thread at a time.
@@ -130,8 +151,10 @@ class SqliteAudit:
         (``synchronous=NORMAL``); ``sync`` waits for that file.
         """
         with _errors(self.place):
+            quick = self._quick
+            if quick is None or self._doubtful:
+                return None
             try:
-                quick = self._quick or self._quickly()
                 with _transaction(quick) as run:
                     batch = build(SqlReading(run))
                     _add(quick, batch)
@@ -143,11 +166,11 @@ class SqliteAudit:
         return batch
 
     def _quickly(self) -> sqlite3.Connection:
-        quick = self._connect(timeout=0)
+        quick = self._connect()
         for each in (quick, self._connection):  # copied beside the work from now on, and not while somebody waits
             each.execute("PRAGMA wal_autocheckpoint=0")
         quick.execute("PRAGMA synchronous=NORMAL")
-        self._quick = quick
+        quick.execute("PRAGMA busy_timeout=0")
         return quick
 
     def sync(self) -> None:
@@ -157,20 +180,36 @@ class SqliteAudit:
                 self._ahead_log = os.open(os.path.realpath(self.place) + "-wal", os.O_RDONLY | os.O_CLOEXEC)
             _to_disk(self._ahead_log)
         except OSError as error:
+            self._doubtful = True
             raise StoreError(f"the audit log {self.place} failed: {error}", remedy="check the disk.") from error
-        if self._ahead >= MOST_AHEAD and (self._copying is None or not self._copying.is_alive()):
-            self._ahead = 0
-            self._copying = threading.Thread(target=self._copy, name="audit-copy", daemon=True)
+        self._grown(0)
+
+    def _grown(self, count: int) -> None:
+        """Have the write-ahead log copied when it has become long."""
+        self._ahead += count
+        if self._ahead < MOST_AHEAD or (self._copying is not None and self._copying.is_alive()):
+            return
+        self._ahead = 0
+        self._copying = threading.Thread(target=self._copy, name="audit-copy", daemon=True)
+        try:
             self._copying.start()
+        except RuntimeError as error:  # no thread to be had; the next time, then
+            self._copying = None
+            _LOG.warning("%s", error)
 
     def _copy(self) -> None:
-        """Copy the write-ahead log into the database while others write, and then what they wrote, so that it ends."""
+        """Copy the write-ahead log into the database while others write, and then what they wrote, so that it ends.
+
+        Whoever reads for long is not waited for: the log grows until the next time.
+        """
         try:
-            with _errors(self.place):
-                with contextlib.closing(self._connect()) as connection:
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                with self._lock:  # whoever writes waits for this lock; SQLite's own waiting sleeps for long
-                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            with self._emptying, _errors(self.place), contextlib.closing(self._connect()) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                connection.execute(f"PRAGMA busy_timeout={COPY_MILLISECONDS}")
+                ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+                if not busy:  # whoever begins the log anew waits for the disk: here, and not on the event loop
+                    with contextlib.suppress(sqlite3.OperationalError):
+                        connection.execute("UPDATE head SET size = size WHERE one = 1")
         except StoreError as error:
             _LOG.warning("%s", error.message)
 
@@ -223,8 +262,15 @@ class SqliteAudit:
         self._empty_wal()
 
     def _empty_wal(self) -> None:
-        with self._lock, _errors(self.place):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        until = time.monotonic() + WAIT_SECONDS
+        with self._emptying, self._lock, _errors(self.place):
+            while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() >= until:
+                    raise StoreError(
+                        f"the write-ahead log of {self.place} cannot be emptied: somebody reads it, or copies it",
+                        remedy="try again when verifications and searches have ended.",
+                    )
+                time.sleep(0.01)
 
     def close(self) -> None:
         """See ``Store.close``."""

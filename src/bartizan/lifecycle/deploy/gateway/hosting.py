@@ -81,29 +81,39 @@ class Direct:
         self.answer: Callable[..., Answer] = model.ask
         self._stacks = Stacks(self._asked)
 
+    @property
+    def row_wise(self) -> bool:
+        """Whether rows of several requests may be put to it in one call: no row changes the answer to another."""
+        return bool(getattr(self._model, "row_wise", False))
+
     def gather(self, rows: Numbers) -> Callable[[], Answer]:
         """Put rows to the model together with those that are gathered before the first answer is asked for.
 
-        Gives what gives the answer, or raises as ``answer`` does. Scores come with it.
+        Gives what gives the answer, once, or raises as ``answer`` does. Scores come with it.
         """
         stack, place = self._stacks.add(rows)
 
         def answer() -> Answer:
-            found = stack.found()[place]
-            if isinstance(found, Exception):
-                raise found
-            return found
+            outcomes = stack.found()
+            # given once: an exception that is kept keeps everything that was on its way
+            outcome, outcomes[place] = outcomes[place], None
+            if isinstance(outcome, Answer):
+                return outcome
+            try:
+                raise outcome or WorkError("this answer was given already")
+            finally:
+                del outcome
 
         return answer
 
-    def _asked(self, parts: list[Numbers]) -> list[Answer | Exception]:
+    def _asked(self, parts: list[Numbers]) -> list[Answer | Exception | None]:
         """The answer to each. Rows that the model cannot answer cost nobody else the answer."""
         began = (
             time.perf_counter_ns()
         )  # it has the thread to itself; to ask for processor time may cost more than the model
         try:
             whole = self._model.ask(joined(parts), scores=True)
-        except WorkError as error:
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked
             return [error] if len(parts) == 1 else [found for part in parts for found in self._asked([part])]
         heights = [len(part) for part in parts]
         answers = _parts(whole, heights)

@@ -198,13 +198,13 @@ class Inquiries:
         await turn()
         served.pipeline.before(asked, exchange.passage, stack)
         self._stop(inquiry)
-        scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
         try:
             if served.gather is not None:
                 gathered = served.gather(asked.rows)
                 await turn()
                 answer = gathered()
             else:
+                scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
                 given = served.host.answer(asked.rows, scores=scores)
                 if not isinstance(given, Answer):
                     inquiry.call.leave()  # others need not wait for this model

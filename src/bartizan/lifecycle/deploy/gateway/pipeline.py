@@ -87,10 +87,11 @@ class Pipeline:
 
     def _cleared(self, parts: list[Numbers]) -> bool:
         """Whether the first guards have nothing to say of any of these rows."""
-        if any(part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype for part in parts):
-            return False
-        rows, most = joined(parts), max(len(part) for part in parts)
+        first = parts[0]
         try:
+            if any(part.shape[1:] != first.shape[1:] or part.dtype != first.dtype or not len(part) for part in parts):
+                return False
+            rows, most = joined(parts), max(len(part) for part in parts)
             return all(one.guard.clears(rows, most) for one in self._clearing)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 - each request hears of it where the guard looks at it alone
             return False

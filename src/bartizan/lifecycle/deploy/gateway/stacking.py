@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.guard import Numbers
 
 Found = TypeVar("Found")
@@ -20,9 +21,9 @@ class Stack(Generic[Found]):
     __slots__ = ("_found", "_look", "count", "parts")
 
     def __init__(self, look: Callable[[list[Numbers]], Found]) -> None:
-        """``look`` takes the rows of each request. What it raises is told to each of them."""
+        """``look`` takes the rows of each request, and raises nothing that could be foreseen."""
         self._look: Callable[[list[Numbers]], Found] | None = look
-        self._found: Found | Exception | None = None
+        self._found: Found | None = None
         self.parts: list[Numbers] = []
         self.count = 0
 
@@ -32,17 +33,14 @@ class Stack(Generic[Found]):
         return self._look is not None
 
     def found(self) -> Found:
-        """What was found. Raises what looking raised."""
+        """What was found. Raises WorkError to those who ask after looking has failed."""
         look, self._look = self._look, None
         if look is not None:
-            try:
-                self._found = look(self.parts)
-            except Exception as error:  # noqa: BLE001 - told to everybody who asks
-                self._found = error
-            self.parts = []
-        if isinstance(self._found, Exception):
-            raise self._found
-        return self._found  # type: ignore[return-value]  # found, since it was looked for
+            parts, self.parts = self.parts, []
+            self._found = look(parts)
+        if self._found is None:
+            raise WorkError("rows that came together could not be looked at")
+        return self._found
 
 
 class Stacks(Generic[Found]):

@@ -68,7 +68,11 @@ class Turnstile:
             if self._under_way is None:
                 loop.call_soon(self._look)
         own.ahead += 1
-        await own.start
+        try:
+            await own.start
+        except BaseException:
+            self.leave(own)
+            raise
         return own
 
     def leave(self, company: Company) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -42,7 +46,7 @@ def test_what_is_gathered_is_asked_in_one_call_and_answered_as_if_alone():
     for part, answer in zip(parts, answers, strict=True):
         expected = alone.ask(part, scores=True)
         assert answer.labels.tolist() == expected.labels.tolist()
-        assert answer.scores.tolist() == expected.scores.tolist()
+        assert np.allclose(answer.scores, expected.scores)
         assert answer.microseconds >= 1
 
 
@@ -54,9 +58,39 @@ def test_rows_that_cannot_be_answered_cost_nobody_else_the_answer():
     with pytest.raises(WorkError):
         gives[1]()
     assert gives[2]().labels.tolist() == [2]
-    with pytest.raises(WorkError):
-        gives[1]()
     assert model.calls == [3, 1, 1, 1]
+
+
+def test_an_error_of_the_library_is_that_of_its_own_request_alone():
+    class Library(Model):
+        def ask(self, rows, *, scores):
+            if (rows > 100).any():
+                raise MemoryError
+            return super().ask(rows, scores=scores)
+
+    host = Direct(Library())
+    gives = [host.gather(np.array([row])) for row in ([0.0, 1.0], [101.0, 0.0])]
+    assert gives[0]().labels.tolist() == [2]
+    with pytest.raises(MemoryError):
+        gives[1]()
+
+
+def test_nothing_is_kept_of_a_request_that_failed():
+    class Traced(np.ndarray):
+        pass
+
+    host = Direct(Model())
+    gc.disable()
+    try:
+        rows = np.array([[-1.0, 0.0]]).view(Traced)
+        gone, give = weakref.ref(rows), host.gather(rows)
+        with contextlib.suppress(WorkError):
+            give()
+        del rows, give
+        host.gather(np.ones((1, 2)))()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_who_comes_after_the_first_answer_is_asked_for_is_asked_anew_and_stacks_are_bounded():

@@ -53,10 +53,7 @@ def test_nobody_waits_long_for_one_who_does_not_come_through(lost):
         turnstile = Turnstile()
         stuck = [asyncio.create_task(going(turnstile, name, 1, [], leaves=False)) for name in range(lost)]
         await asyncio.wait(stuck)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         await asyncio.wait_for(going(turnstile, "next", 1, []), 100 * PATIENCE)
-        assert loop.time() - began >= 0
         # and who comes through after all disturbs nobody
         for task in stuck:
             turnstile.leave(task.result())
@@ -74,6 +71,7 @@ def test_who_stops_waiting_stops_nobody_else():
         done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 100 * PATIENCE)
         assert isinstance(done[1], asyncio.CancelledError)
         assert done[0] is done[2]
+        assert done[0].ahead == 0
         await asyncio.wait_for(going(turnstile, "next", 1, []), 100 * PATIENCE)
 
     asyncio.run(run())

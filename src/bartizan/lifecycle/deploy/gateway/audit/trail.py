@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -188,11 +189,14 @@ class Trail:
             put = self.durable and len(batch) <= MOST_PUT and self._writer.put(batch)
         except BartizanError as error:
             self._landed(batch, error)
+        except Exception as error:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
+            self._complain(type(error).__name__)
+            self._landed(batch, StoreError(type(error).__name__))
         else:
             self._jobs.put(_Job(batch, put=put))
 
-    def _landed(self, batch: Sequence[Item], error: BartizanError | None) -> None:
-        """A batch was written, or could not be."""
+    def _landed(self, batch: Sequence[Item], error: BartizanError | None, *, put: bool = False) -> None:
+        """A batch was written, or could not be. One that was ``put`` is in the log, whether it is on disk or not."""
         future, self._flying, self._in_flight, self._busy = self._flying, None, 0, False
         if error is None:
             if self._failing is not None:
@@ -206,13 +210,13 @@ class Trail:
             elif self._closed:
                 self._idle.set()
             return
-        self._failed(batch, future, error)
+        self._failed(batch, future, error, put=put)
 
-    def _failed(self, batch: Sequence[Item], future: Shared | None, error: BartizanError) -> None:
+    def _failed(self, batch: Sequence[Item], future: Shared | None, error: BartizanError, *, put: bool) -> None:
         if self._failing is None:
             _LOG.error("the audit log failed, nothing is answered: %s", error.message)
         self._failing = error
-        if self.durable:
+        if self.durable or put:
             self._lost += sum(1 for lost in batch if not lost.record.operation.startswith("audit.gap"))
             self._lost += len(self._waiting)
             self._waiting, self._bytes = [], 0
@@ -277,12 +281,13 @@ class Trail:
             error = self._write(job)
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                    self._loop.call_soon_threadsafe(self._landed, job.batch, error)
+                    self._loop.call_soon_threadsafe(partial(self._landed, job.batch, error, put=job.put))
 
     def _write(self, job: _Job) -> BartizanError | None:
         try:
             if job.put:
                 self._writer.store.sync()
+                self._prepare()
                 return None
             self._secrets.prepare()
             self._writer.write(job.batch)
@@ -292,6 +297,13 @@ class Trail:
             self._complain(type(error).__name__)
             return StoreError(type(error).__name__)
         return None
+
+    def _prepare(self) -> None:
+        """Have keys at hand; the batch is on disk, whether they can be had or not."""
+        try:
+            self._secrets.prepare()
+        except BartizanError as error:
+            self._complain(error.message)
 
     def _tick(self) -> None:
         """What is due while nothing arrives."""

@@ -147,7 +147,7 @@ class Writer:
         try:
             if self._due(self.size + len(items) - self._signed.size):
                 return False
-            done = self.store.put(lambda reading: self._build(reading, items, sign=False))
+            done = self.store.put(lambda reading: self._build(reading, items))
             if done is not None:
                 self._written(items, done)
         finally:
@@ -180,7 +180,8 @@ class Writer:
             return -1
         return done.note_size
 
-    def _build(self, reading: Reading, items: Sequence[Item], *, sign: bool) -> Batch:
+    def _build(self, reading: Reading, items: Sequence[Item], *, sign: bool | None = None) -> Batch:
+        """``sign``: with a checkpoint in any case, or where one is due. None: without, as signers may be far off."""
         head = reading.head()
         rows: list[tuple[int, int, int, bytes, bytes]] = []
         leaves: list[bytes] = []
@@ -191,7 +192,7 @@ class Writer:
             rows.append((seq, record.at, kind, made, body))
         size, frontier, nodes = merkle.extend(head.size, merkle.split_frontier(head.frontier), leaves)
         new = Head(size, b"".join(frontier))
-        note = self._note(reading, head, new, nodes, leaves, force=sign)
+        note = "" if sign is None else self._note(reading, head, new, nodes, leaves, force=sign)
         return Batch(
             rows=rows,
             nodes=[(node.level, node.index, node.hash) for node in nodes if node.level >= entries.BLOCK_BITS],

@@ -182,6 +182,52 @@ def test_a_full_disk_refuses_and_recovers(store, monkeypatch):
     assert report(store).problems == ()
 
 
+def test_whatever_goes_wrong_in_writing_nobody_waits_for_ever(store, monkeypatch):
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    def failing(_batch):
+        raise MemoryError
+
+    async def run():
+        log = trail_of(store)
+        await log.append(record(0))
+        with monkeypatch.context() as broken:
+            broken.setattr(log._writer, "put", failing)
+            with pytest.raises(StoreError, match="MemoryError"):
+                await asyncio.wait_for(log.append(record(1)), 30)
+            assert "MemoryError" in log.trouble
+        await until(lambda: not log.trouble)
+        await log.append(record(2))
+        await asyncio.wait_for(log.close(), 30)
+
+    asyncio.run(run())
+    assert report(store).problems == ()
+
+
+def test_what_was_put_and_did_not_reach_the_disk_is_not_written_twice(store, monkeypatch):
+    """Not even when the log turns to the fast mode meanwhile, where what failed is kept and tried again."""
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    def failing():
+        raise StoreError("the disk is broken")
+
+    async def run():
+        log = trail_of(store)
+        await log.append(record(0))
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "sync", failing)
+            told = log.append(record(1))
+            await asyncio.sleep(0)
+            log.adopt(AuditSettings(mode="fast"), lambda text: text)
+            with pytest.raises(StoreError, match="broken"):
+                await told
+        await until(lambda: not log.trouble)
+        await log.close()
+
+    asyncio.run(run())
+    assert len(found(store, id=record(1).id)) == 1
+
+
 def test_the_fast_mode_waits_no_longer_than_it_says(store):
     async def run():
         log = trail_of(store, mode="fast", linger_ms=30)
