@@ -35,7 +35,7 @@ _PRAGMAS = (
     "secure_delete=ON",
     "trusted_schema=OFF",
     "cell_size_check=ON",
-    "cache_size=-16384",
+    "cache_size=-4096",
     "wal_autocheckpoint=4000",
 )
 _INSERTS = tuple(
