@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,22 +22,11 @@ from bartizan.lifecycle.deploy.gateway.audit.store import Kept, Secret
 from bartizan.lifecycle.deploy.gateway.audit.tree import Tree
 from bartizan.lifecycle.deploy.gateway.audit.writer import Rhythm, item
 from bartizan.stores.audit import open_audit
-from bartizan.stores.audit.sqlite import WAIT_SECONDS, SqliteAudit
+from bartizan.stores.audit.sqlite import SqliteAudit
 from fixtures import auditlogs
 from fixtures.auditlogs import START, fill, record, report, writer
 
 FIXTURE = Path(auditlogs.__file__)
-
-
-def copied(store):
-    """Wait for the copy that is under way, however slow the machine is."""
-    if store._copying is not None:
-        store._copying.join()
-
-
-def failing(_handle):
-    """A disk that does not take what it is given."""
-    raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -109,156 +96,6 @@ def test_what_was_put_is_written_once_the_disk_was_waited_for(store):
     into.write([item(record(300))], sign=True)
     found = report(store)
     assert (found.records, found.unsigned, found.problems) == (301 if all(put) else 2, 0, ())
-
-
-def test_nobody_is_waited_for_when_something_is_put(tmp_path):
-    location = str(tmp_path / "audit.db")
-    store, other = open_audit(location), sqlite3.connect(location, isolation_level=None)
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    other.execute("BEGIN IMMEDIATE")
-    began = time.monotonic()
-    assert not into.put([item(record(1))])
-    assert time.monotonic() - began < WAIT_SECONDS / 2
-    other.execute("ROLLBACK")
-    assert into.put([item(record(1))])
-    other.close()
-    store.sync()
-    assert report(store).records == 2
-    store.close()
-
-
-def test_a_checkpoint_that_is_due_is_not_signed_in_passing(tmp_path):
-    store = open_audit(str(tmp_path / "audit.db"))
-    into = writer(store, often=Rhythm(3600, 3))
-    into.write([item(record(0))], sign=True)
-    assert [into.put([item(record(number))]) for number in (1, 2)] == [True, True]
-    assert not into.put([item(record(3))])
-    into.write([item(record(3))])
-    assert report(store).unsigned == 0
-    store.close()
-
-
-def test_the_write_ahead_log_is_copied_beside_the_work(tmp_path, monkeypatch):
-    """It neither grows for ever nor is anything lost by it."""
-    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
-    location = tmp_path / "audit.db"
-    store = open_audit(str(location))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    sizes = []
-    for start in range(1, 8001, 20):
-        batch = [item(record(number, reasons=("x" * 2000,))) for number in range(start, start + 20)]
-        if not into.put(batch):  # while the rest is copied
-            into.write(batch)
-        store.sync()
-        copied(store)
-        sizes.append(location.with_name("audit.db-wal").stat().st_size)
-    assert max(sizes) < location.stat().st_size
-    store.close()
-    store = open_audit(str(location))
-    found = report(store)
-    assert (found.records, found.problems) == (8001, ())
-    store.close()
-
-
-def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
-    store = open_audit(str(tmp_path / "audit.db"))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    assert into.put([item(record(1))])
-    monkeypatch.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
-    with pytest.raises(StoreError, match="Input/output error"):
-        store.sync()
-    store.close()
-
-
-def test_after_a_disk_that_failed_nothing_is_put_until_the_log_was_begun_anew(tmp_path, monkeypatch):
-    """What Linux has dropped is not written a second time: whatever stood after it could not be read again."""
-    location = tmp_path / "audit.db"
-    store = open_audit(str(location))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    assert into.put([item(record(1))])
-    monkeypatch.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
-    with pytest.raises(StoreError, match="Input/output error"):
-        store.sync()
-    monkeypatch.undo()
-    assert not into.put([item(record(2))])
-    into.write([item(record(2))])
-    assert into.put([item(record(3))])
-    store.sync()
-    # everything up to the failure is in the database itself, none of it in the write-ahead log alone
-    alone = tmp_path / "alone.db"
-    alone.write_bytes(location.read_bytes())
-    with contextlib.closing(sqlite3.connect(alone)) as kept:
-        assert kept.execute("SELECT count(*) FROM record").fetchone()[0] >= 2
-    assert report(store).records == 4
-    store.close()
-
-
-def test_whoever_reads_for_long_holds_up_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 50)
-    store = open_audit(str(tmp_path / "audit.db"))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    slowest = 0.0
-    with store.reading() as reading:
-        before = reading.head().size
-        for start in range(1, 1001, 10):
-            batch = [item(record(number)) for number in range(start, start + 10)]
-            began = time.monotonic()
-            if not into.put(batch):
-                into.write(batch)
-            store.sync()
-            slowest = max(slowest, time.monotonic() - began)
-        assert reading.head().size == before
-    assert slowest < WAIT_SECONDS / 2
-    assert report(store).records == 1001
-    store.close()
-
-
-def test_a_key_that_is_destroyed_while_the_log_is_copied_is_in_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 100)
-    location = tmp_path / "audit.db"
-    store = open_audit(str(location))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    into.write([item(record(0))])
-    for turn in range(10):
-        key = os.urandom(32)
-        store.make_secret(Secret(f"digest-{turn}", key, 0))
-        for start in range(0, 200, 20):
-            into.put([item(record(number, reasons=("x" * 3000,))) for number in range(start, start + 20)])
-            store.sync()
-        store.destroy([f"digest-{turn}"])
-        assert not any(key in file.read_bytes() for file in tmp_path.iterdir())
-    store.close()
-
-
-def test_a_log_that_cannot_be_emptied_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("bartizan.stores.audit.sqlite.WAIT_SECONDS", 0.2)
-    store = open_audit(str(tmp_path / "audit.db"))
-    store.make_secret(Secret("digest-1", os.urandom(32), 0))
-    fill(store, 10)
-    with store.reading() as reading:
-        assert reading.head().size == 10
-        with pytest.raises(StoreError, match="cannot be emptied"):
-            store.destroy(["digest-1"])
-    store.destroy(["digest-1"])
-    store.close()
-
-
-def test_the_write_ahead_log_is_copied_whoever_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
-    location = tmp_path / "audit.db"
-    store = open_audit(str(location))
-    into = writer(store, often=Rhythm(3600, 1_000_000))
-    for start in range(0, 6000, 50):
-        into.write([item(record(number, reasons=("x" * 2000,))) for number in range(start, start + 50)])
-        copied(store)
-    assert location.with_name("audit.db-wal").stat().st_size < location.stat().st_size / 2
-    assert report(store).records == 6000
-    store.close()
 
 
 def test_several_writers_never_fork(location):

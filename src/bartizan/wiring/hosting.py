@@ -14,7 +14,7 @@ import numpy as np
 from bartizan.core.errors import ArtefactError, InputError, SandboxError, WorkError
 from bartizan.core.system import Artefact, System
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
-from bartizan.lifecycle.deploy.gateway.hosting import QUICK_MICROSECONDS, Asking, Direct, Host, Together
+from bartizan.lifecycle.deploy.gateway.hosting import QUICK_MICROSECONDS, Asking, Direct, Host, Together, is_row_wise
 from bartizan.lifecycle.deploy.gateway.upstream.settings import UpstreamSettings
 from bartizan.redteam.family import Material as Declared
 from bartizan.targets.protocol import Access, Labels, Rows, Scores, Target, Targets
@@ -26,6 +26,8 @@ INLINE = frozenset({"onnx"})
 CLOSE_SECONDS = 5.0
 TRIALS = 20
 """Calls by which it is found out how quick a model is."""
+PROBES = 4
+"""Rows by which it is found out whether it takes each by itself."""
 
 
 class Opened:
@@ -109,15 +111,27 @@ def open_model(workspace: Workspace, system: System, model: Artefact, hosting: s
             features=len(material.training.columns),
             shape=tuple(material.shape or ()),
         )
-        host = Direct(asking) if _microseconds(asking, material) <= QUICK_MICROSECONDS else Together(asking, thread)
+        row_wise = is_row_wise(asking, _rows(asking, material, PROBES))
+        quick = _microseconds(asking, material) <= QUICK_MICROSECONDS
+        host = Direct(asking, row_wise=row_wise) if quick else Together(asking, thread, row_wise=row_wise)
         return Opened(host, InlineTarget(asking, model), thread, asking)
     isolated = _Isolated(workspace, system, model)
-    return Opened(Together(isolated, thread), isolated.target, thread, isolated)
+    try:
+        row_wise = is_row_wise(isolated, _rows(isolated, material, PROBES))
+    except BaseException:
+        isolated.close()
+        raise
+    return Opened(Together(isolated, thread, row_wise=row_wise), isolated.target, thread, isolated)
+
+
+def _rows(asking: Asking, material: Declared, count: int) -> Numbers:
+    """Rows of the training data, as the model takes them."""
+    return np.ascontiguousarray(material.training.rows[:count], dtype=asking.dtype)
 
 
 def _microseconds(asking: Asking, material: Declared) -> float:
     """What one row takes, by rows of the training data; the least of several."""
-    row = np.ascontiguousarray(material.training.rows[:1], dtype=asking.dtype)
+    row = _rows(asking, material, 1)
     best = float("inf")
     for _ in range(TRIALS):
         began = time.perf_counter()

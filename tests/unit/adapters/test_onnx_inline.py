@@ -7,9 +7,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bartizan.adapters.onnx.inline import open_inline
 from bartizan.core.digest import digest_bytes
 from bartizan.core.errors import WorkError
-from bartizan.lifecycle.deploy.gateway.hosting import Direct
+from bartizan.lifecycle.deploy.gateway.hosting import is_row_wise
 
 FEATURES, CLASSES = 4, 3
+ROWS = np.random.default_rng(1).uniform(0, 1, (4, FEATURES)).astype(np.float32)
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (FEATURES, CLASSES)).astype(np.float32)
 
 
@@ -51,8 +52,7 @@ def centred():
 
 
 def test_a_model_that_takes_each_row_by_itself_is_known(tmp_path):
-    assert opened(tmp_path).row_wise
-    assert Direct(opened(tmp_path)).row_wise
+    assert is_row_wise(opened(tmp_path), ROWS)
 
 
 @pytest.mark.parametrize("mixing", [quantised, centred])
@@ -62,8 +62,7 @@ def test_a_model_whose_answer_to_a_row_depends_on_others_is_asked_for_each_reque
     alone = model.ask(row, scores=True).scores[0]
     beside = model.ask(np.concatenate([row, other]), scores=True).scores[0]
     assert not np.allclose(alone, beside, atol=1e-3)  # which is what has to be kept from happening
-    assert not model.row_wise
-    assert not Direct(model).row_wise
+    assert not is_row_wise(model, ROWS)
 
 
 def test_one_row_of_scores_that_are_none_is_seen_among_many_that_are(tmp_path):

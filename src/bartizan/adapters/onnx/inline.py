@@ -23,8 +23,6 @@ from bartizan.targets.hosting import Refusal
 MAX_FILE_BYTES = 1 << 31
 OFF = 1e-2
 """How far the scores of a row may be from adding up to 1."""
-PROBES = 16
-"""Rows that are asked alone and beside others."""
 REMEDY = "save a classifier with one input of numbers, all of it in one file (needs bartizan[onnx])."
 
 
@@ -41,8 +39,6 @@ class InlineNetwork:
         self._source = host.answers.numbers if host.probable else host._source()  # noqa: SLF001 - its other half
         self._plain = bool(self._feed.sides) and not self._feed.turned and not self._feed.batch
         self._agrees = self.scored and self._labels_agree()
-        self.row_wise = self._answers_each_row_by_itself()
-        """Whether the answer to a row is the same whatever stands beside it, as far as probes show it."""
 
     def ask(self, rows: Numbers, *, scores: bool) -> Answer:
         """See ``Asking.ask``."""
@@ -50,7 +46,7 @@ class InlineNetwork:
         if not self.scored:
             return Answer(self._labels(rows))
         found = self._finish(self._numbers(rows))
-        # whatever is not finite shows in the sum, which is cheaper to look at
+        # whatever is not finite shows in the sums
         if not (np.abs(found.sum(axis=1) - 1.0) < OFF).all():
             raise WorkError("the model answers with something that are no probabilities")
         return Answer(found.argmax(axis=1) if self._agrees else self._labels(rows), found)
@@ -86,23 +82,6 @@ class InlineNetwork:
             return np.frombuffer(self._host.labels(question), dtype="<i8")  # type: ignore[arg-type]
         except Exception as error:
             raise WorkError("the model cannot answer these rows") from error
-
-    def _answers_each_row_by_itself(self) -> bool:
-        """Graphs may mix rows: dynamic quantisation has one scale for all, a reduction may go over the batch."""
-        rows = np.ascontiguousarray(probes(self.features)[:PROBES], dtype=self.dtype)
-        try:
-            alone = [self.ask(row[np.newaxis], scores=True) for row in rows]
-            for beside in (rows, 1e4 * rows, -1e4 * rows):
-                whole = self.ask(np.concatenate([beside, rows, beside]), scores=True)
-                for place, answer in enumerate(alone, start=len(rows)):
-                    same = whole.labels[place] == answer.labels[0]
-                    if answer.scores is not None and whole.scores is not None:
-                        same = same and np.allclose(whole.scores[place], answer.scores[0], rtol=0, atol=1e-5)
-                    if not same:
-                        return False
-        except WorkError:
-            return False
-        return True
 
     def _labels_agree(self) -> bool:
         """Whether its labels are always those of its highest scores, as far as random rows show it."""

@@ -119,13 +119,13 @@ class SqliteAudit:
     @contextmanager
     def _writing(self) -> Iterator[Callable[[str, Sequence[Any]], Any]]:
         """A transaction that holds the write lock from its beginning."""
+        if self._doubtful:
+            self._rescue()
         with self._lock, _errors(self.place), _transaction(self._connection) as run:
             yield run
 
     def write(self, build: Callable[[Reading], Batch]) -> Batch:
         """See ``Store.write``."""
-        if self._doubtful:
-            self._rescue()
         with self._writing() as run:
             batch = build(SqlReading(run))
             _add(self._connection, batch)

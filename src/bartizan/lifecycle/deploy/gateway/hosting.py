@@ -11,11 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bartizan.core.errors import WorkError
+from bartizan.core.errors import SandboxError, WorkError
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
 from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS as MOST_TOGETHER
 from bartizan.lifecycle.deploy.gateway.stacking import Stacks, joined
 
+ALIKE = 1e-3
+"""Scores that are closer than this are the same but for rounding."""
+HUGE = 1e4
+"""Times the numbers of a row, for one that would change a scale that rows share."""
 QUICK_MICROSECONDS = 300.0
 """A model that answers one row in less is asked on the loop: handing it to a thread costs as much."""
 
@@ -75,18 +79,16 @@ class Direct:
 
     alive = True
 
-    def __init__(self, model: Asking) -> None:
+    def __init__(self, model: Asking, *, row_wise: bool) -> None:
+        """``row_wise``: see ``is_row_wise``."""
         self._model = model
         self.dtype, self.features, self.classes, self.scored = model.dtype, model.features, model.classes, model.scored
         self.answer: Callable[..., Answer] = model.ask
         self._stacks = Stacks(self._asked)
+        self.gather = self._gathered if row_wise else None
+        """How rows of several requests are put to it in one call; None where that may change an answer."""
 
-    @property
-    def row_wise(self) -> bool:
-        """Whether rows of several requests may be put to it in one call: no row changes the answer to another."""
-        return bool(getattr(self._model, "row_wise", False))
-
-    def gather(self, rows: Numbers) -> Callable[[], Answer]:
+    def _gathered(self, rows: Numbers) -> Callable[[], Answer]:
         """Put rows to the model together with those that are gathered before the first answer is asked for.
 
         Gives what gives the answer, once, or raises as ``answer`` does. Scores come with it.
@@ -108,9 +110,8 @@ class Direct:
 
     def _asked(self, parts: list[Numbers]) -> list[Answer | Exception | None]:
         """The answer to each. Rows that the model cannot answer cost nobody else the answer."""
-        began = (
-            time.perf_counter_ns()
-        )  # it has the thread to itself; to ask for processor time may cost more than the model
+        # the model has the thread to itself; to ask for processor time may cost more than it does
+        began = time.perf_counter_ns()
         try:
             whole = self._model.ask(joined(parts), scores=True)
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
@@ -139,8 +140,10 @@ class _Waiting:
 class Together:
     """A model on a thread of its own. What comes while it is busy is put to it in one call. See ``Host``."""
 
-    def __init__(self, model: Asking, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, model: Asking, thread: ThreadPoolExecutor, *, row_wise: bool) -> None:
+        """``row_wise``: see ``is_row_wise``."""
         self._model, self._thread = model, thread
+        self._most = MOST_TOGETHER if row_wise else 0
         self.dtype, self.features, self.classes, self.scored = model.dtype, model.features, model.classes, model.scored
         self._waiting: list[_Waiting] = []
         self._busy: asyncio.Task[None] | None = None
@@ -183,7 +186,7 @@ class Together:
         """As many of those that wait as fit into one call; whose sender has gone is not asked for."""
         batch: list[_Waiting] = []
         rows = 0
-        while self._waiting and (not batch or rows + len(self._waiting[0].rows) <= MOST_TOGETHER):
+        while self._waiting and (not batch or rows + len(self._waiting[0].rows) <= self._most):
             one = self._waiting.pop(0)
             if not one.future.cancelled():
                 batch.append(one)
@@ -214,6 +217,45 @@ class Together:
         return time.thread_time() + (clock() if clock is not None else 0.0)
 
 
+def is_row_wise(model: Asking, rows: Numbers) -> bool:
+    """Whether the answer to a row stays the same whatever stands beside it, as far as a few ``rows`` show it.
+
+    Models may mix the rows of a call: dynamic quantisation has one scale for all of them, a reduction may go over the
+    batch. Then one caller's rows would change the answer to another. Each row is asked alone, and beside others, huge
+    ones among them; where huge ones are refused, they are refused beside others too, and each is asked alone.
+
+    Raises:
+        SandboxError: its process is gone.
+    """
+    try:
+        alone = [model.ask(rows[at : at + 1], scores=True) for at in range(len(rows))]
+    except SandboxError:
+        raise
+    except WorkError:
+        return False
+    for times in (1.0, HUGE, -HUGE):
+        beside = (rows * times).astype(rows.dtype)
+        try:
+            whole = model.ask(np.concatenate([beside, rows, beside]), scores=True)
+        except SandboxError:
+            raise
+        except WorkError:
+            if times == 1.0:
+                return False
+            continue
+        parts = _parts(whole, [len(rows), *([1] * len(rows)), len(rows)])[1:-1]
+        if not all(_alike(one, other) for one, other in zip(alone, parts, strict=True)):
+            return False
+    return True
+
+
+def _alike(one: Answer, other: Answer) -> bool:
+    """But for rounding, which may turn a label where two scores are equal."""
+    if one.scores is not None and other.scores is not None:
+        return bool(np.allclose(one.scores, other.scores, rtol=0, atol=ALIKE))
+    return bool((one.labels == other.labels).all())
+
+
 def _settle(one: _Waiting, outcome: Answer | Exception) -> None:
     if one.future.done():
         return
@@ -234,4 +276,4 @@ def _parts(whole: Answer, heights: list[int]) -> list[Answer]:
     return answers
 
 
-__all__ = ["MOST_TOGETHER", "QUICK_MICROSECONDS", "Asking", "Direct", "Host", "Together"]
+__all__ = ["MOST_TOGETHER", "QUICK_MICROSECONDS", "Asking", "Direct", "Host", "Together", "is_row_wise"]

@@ -50,9 +50,7 @@ class Served:
         thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.description, self.host = description, host
-        self.gather: Callable[[Numbers], Callable[[], Answer]] | None = (
-            getattr(host, "gather", None) if getattr(host, "row_wise", False) else None
-        )
+        self.gather: Callable[[Numbers], Callable[[], Answer]] | None = getattr(host, "gather", None)
         """Puts rows to a model that answers at once, together with those of others; see ``hosting.Direct``."""
         self.pipeline = pipeline or Pipeline(())
         self._explain = explain

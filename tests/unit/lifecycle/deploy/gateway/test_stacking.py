@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from bartizan.core.digest import Digest
-from bartizan.core.errors import WorkError
+from bartizan.core.errors import SandboxError, WorkError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Verdict
-from bartizan.lifecycle.deploy.gateway.hosting import Direct
+from bartizan.lifecycle.deploy.gateway.hosting import Direct, Together, is_row_wise
 from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError, Passage, Pipeline, Placed
 from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS
 
@@ -32,14 +34,15 @@ class Model:
         self.calls.append(len(rows))
         if (rows < 0).any():
             raise WorkError("the model cannot answer these rows")
-        powers = np.exp(rows @ np.arange(6.0).reshape(2, 3))
+        logits = rows @ np.arange(6.0).reshape(2, 3)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         found = powers / powers.sum(axis=1, keepdims=True)
         return Answer(found.argmax(axis=1), found)
 
 
 def test_what_is_gathered_is_asked_in_one_call_and_answered_as_if_alone():
     model, alone = Model(), Model()
-    host = Direct(model)
+    host = Direct(model, row_wise=True)
     parts = [RNG.uniform(0, 1, (height, 2)) for height in (1, 3, 1, 7)]
     answers = [give() for give in [host.gather(part) for part in parts]]
     assert model.calls == [12]
@@ -52,13 +55,67 @@ def test_what_is_gathered_is_asked_in_one_call_and_answered_as_if_alone():
 
 def test_rows_that_cannot_be_answered_cost_nobody_else_the_answer():
     model = Model()
-    host = Direct(model)
+    host = Direct(model, row_wise=True)
     gives = [host.gather(np.array([row])) for row in ([0.0, 1.0], [-1.0, 0.0], [1.0, 0.0])]
     assert gives[0]().labels.tolist() == [2]
     with pytest.raises(WorkError):
         gives[1]()
     assert gives[2]().labels.tolist() == [2]
     assert model.calls == [3, 1, 1, 1]
+
+
+class Mixing(Model):
+    """Centres the rows of a call on their mean."""
+
+    def ask(self, rows, *, scores):
+        return super().ask(np.abs(rows - rows.mean(axis=0)), scores=scores)
+
+
+class Choosy(Model):
+    """Takes small numbers only."""
+
+    def ask(self, rows, *, scores):
+        if (rows > 100).any():
+            raise WorkError("there is no such category")
+        return super().ask(rows, scores=scores)
+
+
+class Names(Model):
+    """Has labels only."""
+
+    def ask(self, rows, *, scores):
+        return Answer(super().ask(rows, scores=scores).labels)
+
+
+@pytest.mark.parametrize(("model", "expected"), [(Model(), True), (Mixing(), False), (Choosy(), True), (Names(), True)])
+def test_a_model_that_mixes_rows_is_known_by_a_few(model, expected):
+    assert is_row_wise(model, RNG.uniform(0, 1, (4, 2))) is expected
+
+
+def test_a_model_that_cannot_be_tried_is_not_put_together():
+    assert not is_row_wise(Model(), np.array([[-1.0, 0.0]]))
+
+
+def test_a_model_whose_process_dies_of_it_is_not_taken_for_one_that_refuses():
+    class Dying(Model):
+        def ask(self, rows, *, scores):
+            del rows, scores
+            raise SandboxError("its process is gone")
+
+    with pytest.raises(SandboxError):
+        is_row_wise(Dying(), np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(("row_wise", "calls"), [(True, [6]), (False, [1] * 6)])
+def test_what_waits_for_a_slow_model_is_put_together_only_where_that_changes_nothing(row_wise, calls):
+    async def run():
+        host = Together(model, thread, row_wise=row_wise)
+        await asyncio.gather(*(host.answer(np.ones((1, 2)), scores=True) for _ in range(6)))
+
+    model = Model()
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.run(run())
+    assert model.calls == calls
 
 
 def test_an_error_of_the_library_is_that_of_its_own_request_alone():
@@ -68,7 +125,7 @@ def test_an_error_of_the_library_is_that_of_its_own_request_alone():
                 raise MemoryError
             return super().ask(rows, scores=scores)
 
-    host = Direct(Library())
+    host = Direct(Library(), row_wise=True)
     gives = [host.gather(np.array([row])) for row in ([0.0, 1.0], [101.0, 0.0])]
     assert gives[0]().labels.tolist() == [2]
     with pytest.raises(MemoryError):
@@ -79,7 +136,7 @@ def test_nothing_is_kept_of_a_request_that_failed():
     class Traced(np.ndarray):
         pass
 
-    host = Direct(Model())
+    host = Direct(Model(), row_wise=True)
     gc.disable()
     try:
         rows = np.array([[-1.0, 0.0]]).view(Traced)
@@ -95,7 +152,7 @@ def test_nothing_is_kept_of_a_request_that_failed():
 
 def test_who_comes_after_the_first_answer_is_asked_for_is_asked_anew_and_stacks_are_bounded():
     model = Model()
-    host = Direct(model)
+    host = Direct(model, row_wise=True)
     first = host.gather(RNG.uniform(0, 1, (1, 2)))
     first()
     second = host.gather(RNG.uniform(0, 1, (1, 2)))
