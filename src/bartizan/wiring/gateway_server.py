@@ -30,7 +30,7 @@ from bartizan.wiring.backstage import Behind
 from bartizan.wiring.serving import LedgerWorks, Tls, Wanted, seconds_of
 from bartizan.wiring.workspace import Workspace, load
 
-COLLECT = (5_000, 20, 20)
+COLLECT = (50_000, 20, 20)
 """Objects, and collections, between two searches for cycles (``gc.set_threshold``): requests that are under way at
 the same time hold thousands of objects, and few are in cycles."""
 SWITCH_SECONDS = 0.0005
@@ -150,7 +150,7 @@ class Gateway:
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
-                **_connections(tls),
+                **_connections(tls, application),
             )
             return load("uvicorn:Server")(config)
         except ImportError as error:
@@ -164,15 +164,16 @@ def _arranged(lanes: Lanes, lane: Lane, admission: Admission) -> None:
         lanes.arrange()
 
 
-def _connections(tls: Tls | None) -> dict[str, Any]:
+def _connections(tls: Tls | None, application: Application) -> dict[str, Any]:
     """How connections are made: bounded in what their heads take, and encrypted where that is wanted."""
-    bounded = load("bartizan.adapters.uvicorn_guarded:BoundedProtocol")
+    steady = load("bartizan.adapters.uvicorn_steady:SteadyProtocol")
+    leading = {"begin": staticmethod(application.begin)}
     if tls is None:
-        return {"http": bounded}
-    files: dict[str, Any] = {"http": bounded, "ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+        return {"http": type("Plain", (steady,), leading)}
+    files: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
     if not tls.clients:
-        return files
-    telling = type("BoundedTlsProtocol", (bounded, load("bartizan.adapters.uvicorn_tls:TlsProtocol")), {})
+        return files | {"http": type("Encrypted", (steady,), leading)}
+    telling = type("Certified", (steady, load("bartizan.adapters.uvicorn_tls:TlsProtocol")), leading)
     return files | {"http": telling, "ssl_ca_certs": tls.clients, "ssl_cert_reqs": ssl.CERT_OPTIONAL}
 
 

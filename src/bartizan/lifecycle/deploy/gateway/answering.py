@@ -106,12 +106,13 @@ class Desk:
         lane = self._lane(call)
         head = call.headers.get(HEAD_LENGTH)
         body = await self._inquiries.body(call, binary=True)
-        inquiry = await self._inquiries.open(call, lane, body, lambda described: protocol.read(body, head, described))
-        outputs = await self._inquiries.told(inquiry)
-        if outputs is None:
+        inquiry = await self._inquiries.told(
+            call, lane, body, lambda content, described: protocol.read(content, head, described)
+        )
+        if inquiry.told is None:
             return await self._held(inquiry)
         written, length = protocol.write(
-            inquiry.question, outputs, inquiry.described, self._beside(inquiry), name=call.exchange.model
+            inquiry.question, inquiry.told, inquiry.described, self._beside(inquiry), name=call.exchange.model
         )
         if length is None:
             return Reply(200, written)
@@ -121,18 +122,18 @@ class Desk:
         """Ask a model by the names of columns."""
         lane = self._lane(call)
         body = await self._inquiries.body(call)
-        inquiry = await self._inquiries.open(call, lane, body, lambda described: plain.read(body, described))
-        outputs = await self._inquiries.told(inquiry)
-        if outputs is None:
+        inquiry = await self._inquiries.told(call, lane, body, plain.read)
+        if inquiry.told is None:
             return await self._held(inquiry)
-        return reply(200, plain.write(outputs, len(inquiry.question.rows)) | (self._beside(inquiry) or {}))
+        return reply(200, plain.write(inquiry.told, len(inquiry.question.rows)) | (self._beside(inquiry) or {}))
 
     async def explain(self, call: Call) -> Reply:
         """Why a model answers so."""
         lane = self._lane(call)
         body = await self._inquiries.body(call)
-        inquiry = await self._inquiries.open(call, lane, body, lambda described: protocol.read(body, None, described))
-        given = await self._inquiries.explained(inquiry)
+        inquiry, given = await self._inquiries.explained(
+            call, lane, body, lambda content, described: protocol.read(content, None, described)
+        )
         described = inquiry.described
         return reply(200, {"model_name": call.exchange.model, "model_version": described.digest} | given)
 
@@ -158,9 +159,9 @@ class Desk:
     async def _held(self, inquiry: Inquiry) -> Reply:
         """Keep the answer back until a person has looked."""
         call, cases = inquiry.call, inquiry.call.front.cases
-        if cases is None or inquiry.answer is None:
+        if cases is None:
             raise RequestError(422, UNANSWERED, reason="held, and there is nobody to look")
-        call.leave()
+        await call.apart()
         told = await cases.hold(inquiry.asked, inquiry.answer, call.exchange.passage)
         return reply(202, told, {"location": f"/v2/holds/{told['case']}"})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from bartizan.core.digest import Digest
@@ -24,7 +24,7 @@ from bartizan.lifecycle.deploy.gateway.front import Front, Granted
 from bartizan.lifecycle.deploy.gateway.identity.refusal import FactorError, Unready
 from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, Route, Table
-from bartizan.lifecycle.deploy.gateway.turns import Company, Turnstile, turn
+from bartizan.lifecycle.deploy.gateway.turns import Company, Step, Turnstile, turn
 from bartizan.lifecycle.deploy.gateway.upstream.relay import relay
 
 DIGEST_HEADER = "bartizan-model-digest"
@@ -33,6 +33,8 @@ MOST_AT_ONCE = 512
 """Requests that are read or answered at the same time; more are told to come again."""
 MOST_OF_ONE = 64
 """Of one caller."""
+IN_STEP = frozenset({"infer", "predict"})
+"""Handlers that say so before they wait for anything but their company. The others are tasks, as everywhere."""
 OK = 200
 NOT_NOW = "not now"
 MISTAKE = "the gateway made a mistake; its log says which"
@@ -80,8 +82,22 @@ class Call:
         """Go on together with those that come at the same time. See ``turns``."""
         self._company = await self._turnstile.join()
 
+    async def walk(self, steps: Sequence[Step], subject: object) -> None:
+        """Take steps together with those that are as far. See ``turns``."""
+        await self._turnstile.walk(steps, subject)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether it came as a whole, and goes on with others without being a task. See ``turns``."""
+        return self._turnstile.leads
+
+    async def apart(self) -> None:
+        """Wait for something that the others have nothing to do with: nobody need wait for this call."""
+        self.leave()
+        await self._turnstile.apart()
+
     def leave(self) -> None:
-        """Wait for something, or be through: nobody need wait for this call. Harmless when it was said before."""
+        """Be through: nobody need wait for this call. Harmless when it was said before."""
         company, self._company = self._company, None
         if company is not None:
             self._turnstile.leave(company)
@@ -121,6 +137,8 @@ class Application:
         self._front, self._handlers, self._model_of = front, handlers, model_of
         self._table = table or Table()
         self._turnstile = Turnstile()
+        self.begin = self._turnstile.begin
+        """For a server that need not make a task of each request. See ``turns``."""
         self._busy = 0
         self._busy_of: dict[str, int] = {}
 
@@ -135,6 +153,8 @@ class Application:
             await asgi.answer(send, _no_route(found), [])
             return
         call = Call(scope, receive, found, self._front(), self._turnstile)
+        if call.route.handler not in IN_STEP:
+            await call.apart()
         if call.route.operation == OPEN:
             await asgi.answer(send, await self._openly(call), [])
             return
@@ -221,13 +241,16 @@ class Application:
         try:
             caller = front.callers.recognise(showing, exchange.now)
         except Unready:
+            await call.apart()
             caller = await front.callers.again(showing, exchange.now)
         exchange.caller = caller
         if front.pacing is not None:
             found = front.pacing.admit(caller)
-            wait = found if isinstance(found, float) else await found
-            if wait:
-                raise slowed(wait)
+            if not isinstance(found, float):
+                await call.apart()
+                found = await found
+            if found:
+                raise slowed(found)
         exchange.model, digest = self._model_of(call)
         try:
             granted = front.policy.decide(caller, call.route.operation, exchange.model, digest)
@@ -246,6 +269,7 @@ class Application:
         front, exchange = call.front, call.exchange
         if front.factors is None:
             raise error
+        await call.apart()
         caller = await front.factors.confirm(exchange.caller, showing, exchange.now, fresh=error.fresh)
         exchange.caller = caller
         return front.policy.decide(caller, call.route.operation, exchange.model, digest)

@@ -114,24 +114,20 @@ class Bodies:
                     self._late.add(task)
                     task.cancel()
 
-    async def read(self, receive: Receive, length: bytes = b"") -> bytes:
-        """The whole body; ``length`` is what its header field says of it.
+    async def read(self, receive: Receive, length: bytes = b"", *, is_here: bool = False) -> bytes:
+        """The whole body; ``length`` is what its header field says of it. ``is_here``: nobody has to wait for it.
 
         Raises:
             RequestError: it is too large, too slow, or ends early.
         """
         if len(length) > FIGURES or (length.isdigit() and int(length) > FORGIVEN * self.most_bytes):
             raise self._too_large()
+        if is_here:
+            return await self._whole(receive)
         task = asyncio.current_task()
         self._until[task] = time.monotonic() + self._seconds
         try:
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body: bytes = message.get("body", b"")
-                if len(body) > self.most_bytes:
-                    raise self._too_large()
-                return body
-            return await self._collected(message, receive)
+            return await self._whole(receive)
         except asyncio.CancelledError:
             if task is None or task not in self._late:
                 raise
@@ -142,6 +138,15 @@ class Bodies:
         finally:
             del self._until[task]
             self._late.discard(task)
+
+    async def _whole(self, receive: Receive) -> bytes:
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > self.most_bytes:
+                raise self._too_large()
+            return body
+        return await self._collected(message, receive)
 
     async def _collected(self, message: Mapping[str, Any], receive: Receive) -> bytes:
         """One that is too large is let in and forgotten up to a bound, so that its sender hears why."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
 
 from bartizan.core.errors import SandboxError, WorkError
 from bartizan.lifecycle.deploy.gateway import asgi
@@ -20,37 +20,58 @@ from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
 from bartizan.lifecycle.deploy.gateway.protocol import Description, Output, Question
 from bartizan.lifecycle.deploy.gateway.schedule import Served
 from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
-from bartizan.lifecycle.deploy.gateway.turns import turn
+from bartizan.lifecycle.deploy.gateway.stacking import Stack
 
 OUT = "the model is not in service"
 UNANSWERED = "this request is not answered"
 CANNOT = "the model cannot answer these rows"
 FALLBACK = "fallback"
-Read = Callable[[Description], Question]
+Read = Callable[[bytes, Description], Question]
 _LOG = logging.getLogger("bartizan.gateway")
 
 
 class Inquiry:
     """One question and what is known of it so far."""
 
-    __slots__ = ("answer", "asked", "call", "described", "granted", "lane", "microseconds", "question", "served")
+    __slots__ = (
+        "answer",
+        "asked",
+        "body",
+        "call",
+        "cleared",
+        "described",
+        "exchange",
+        "gathered",
+        "granted",
+        "is_paid",
+        "lane",
+        "microseconds",
+        "passage",
+        "question",
+        "read",
+        "served",
+        "told",
+    )
 
-    def __init__(self, call: Call, lane: Lane, served: Served, question: Question) -> None:
-        exchange = call.exchange
-        self.call, self.lane, self.served, self.question = call, lane, served, question
+    asked: Asked
+    question: Question
+    answer: Answer
+    """Of the model, once it was asked."""
+
+    def __init__(self, call: Call, lane: Lane, served: Served, body: bytes, read: Read) -> None:
+        self.call, self.lane, self.served, self.body, self.read = call, lane, served, body, read
+        self.exchange, self.passage = call.exchange, call.exchange.passage
         self.granted, self.described = granted(call), served.description
-        self.asked = Asked(
-            request=exchange.id,
-            caller=exchange.caller,
-            model=self.described.name,
-            digest=self.described.digest,
-            rows=question.rows,
-            now=exchange.now,
-            verified=exchange.signed_by,
-        )
-        self.answer: Answer | None = None
+        self.cleared: Stack[bool] | None = None
+        """What the first guards say of its rows and those of others."""
+        self.gathered: Callable[[], Answer] | None = None
+        """Gives the answer of a model that was asked together with others."""
+        self.told: Mapping[str, Output] | None = None
+        """What the role is told; None when a person has to look first."""
         self.microseconds = 0
         """That the model worked for it."""
+        self.is_paid = False
+        """Whether what its rows cost was taken; the model's work is settled then."""
 
 
 class Inquiries:
@@ -58,6 +79,8 @@ class Inquiries:
 
     def __init__(self, lanes: Lanes, bodies: Bodies) -> None:
         self._lanes, self._bodies = lanes, bodies
+        self._telling = (self._read, self._count, self._look, self._ask, self._weigh, self._tell)
+        self._explaining = self._telling[:-1]
 
     async def body(self, call: Call, *, binary: bool = False) -> bytes:
         """The body of a request, signed where it has to be.
@@ -73,7 +96,8 @@ class Inquiries:
                 raise RequestError(415, "requests are application/json, or tensors with the length of their head")
         if b"content-encoding" in call.headers and call.headers[b"content-encoding"].lower() != b"identity":
             raise RequestError(415, "compressed requests are not taken")
-        body = await self._bodies.read(call.receive, call.headers.get(b"content-length", b""))
+        length = call.headers.get(b"content-length", b"")
+        body = await self._bodies.read(call.receive, length, is_here=call.is_led)
         exchange, signatures = call.exchange, call.front.signatures
         exchange.body = body
         if signatures is not None:
@@ -81,96 +105,182 @@ class Inquiries:
             path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
             query = scope.get("query_string", b"").decode("latin-1")
             source = signatures.source(scope["method"], path, call.headers, body, exchange.now, role=role, query=query)
-            exchange.signed_by = source if isinstance(source, str) else await source
+            if not isinstance(source, str):
+                await call.apart()
+                source = await source
+            exchange.signed_by = source
         if granted(call).role.signed_input and not exchange.signed_by:
             raise RequestError(401, "this request has to be signed", reason="role.signed_input, and no signature")
         return body
 
-    async def open(self, call: Call, lane: Lane, body: bytes, read: Read) -> Inquiry:
-        """Read a question and take what it costs out of the budgets of whoever asks.
+    async def told(self, call: Call, lane: Lane, body: bytes, read: Read) -> Inquiry:
+        """Answer a question, as far as the role is told.
 
         Raises:
-            RequestError: nothing is in service, the question is none, or a budget is spent.
+            RequestError: nothing is in service, the question is none, a budget is spent, a guard stops it, or the model
+                cannot answer.
         """
-        exchange = call.exchange
-        served = lane.door.served
-        if served is None:
-            served = self._instead(call, lane)
-        call.use(served)
-        exchange.digest = served.description.digest
-        # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
-        await self.spend_all(call, Cost(bytes=len(body)))
-        await call.join()
-        question = read(served.description)
-        await turn()
-        exchange.rows = count = len(question.rows)
-        exchange.input = call.front.log.keyed(question.rows.tobytes())
-        if call.front.budgets is not None:
-            described, given = served.description, granted(call)
-            bits = given.bits.get(described.name)
-            if bits is None:
-                bits = given.bits[described.name] = call.front.teller.bits(given.role, len(described.classes))
-            await self.spend(call, Cost(requests=0, rows=count, labels=count, bits=bits * count))
-        return Inquiry(call, lane, served, question)
-
-    async def spend_all(self, call: Call, cost: Cost) -> None:
-        """Take a cost that is known as a whole beforehand. Raises RequestError when a budget is spent."""
-        await self.spend(call, cost)
-        _settle(call, 0)
-
-    async def told(self, inquiry: Inquiry) -> Mapping[str, Output] | None:
-        """What the role is told; None when a person has to look first.
-
-        Raises:
-            RequestError: a guard stops it, or the model cannot answer.
-        """
-        front, exchange, asked = inquiry.call.front, inquiry.call.exchange, inquiry.asked
+        inquiry = await self._opened(call, lane, body, read)
         try:
-            answer = inquiry.answer = await self._answer(inquiry)
+            await call.walk(self._telling, inquiry)
         finally:
-            _settle(inquiry.call, inquiry.microseconds)
-        passage = exchange.passage
-        if passage.action == Action.HOLD:
-            return None
-        if front.cases is not None:
-            if passage.action:
-                front.cases.flag(asked, answer, passage)
-            else:
-                front.cases.answered(asked, answer)
-        coarse = passage.action == Action.COARSEN
-        exchange.detail = "label" if coarse else inquiry.granted.role.detail
-        exchange.source = answer.source
-        return front.teller.tell(answer, asked, inquiry.granted.role, coarse=coarse)
+            if inquiry.is_paid:
+                _settle(call, inquiry.microseconds)
+        return inquiry
 
-    async def explained(self, inquiry: Inquiry) -> dict[str, Any]:
+    async def explained(self, call: Call, lane: Lane, body: bytes, read: Read) -> tuple[Inquiry, dict[str, Any]]:
         """Why the model answers so; its guards are asked first.
 
         Raises:
             RequestError: see ``told``; what stands in for a model explains nothing.
         """
-        served, lane, exchange = inquiry.served, inquiry.lane, inquiry.call.exchange
-        spent = 0.0
+        inquiry = await self._opened(call, lane, body, read)
+        served, exchange, spent = inquiry.served, inquiry.exchange, 0.0
         try:
             if served is not lane.door.served:
                 raise _out(lane)
-            answer = await self._answer(inquiry)
+            await call.walk(self._explaining, inquiry)
             if inquiry.served is not served:
                 raise _out(lane)
-            if exchange.passage.action >= Action.COARSEN or answer.source != "model":
+            if exchange.passage.action >= Action.COARSEN or inquiry.answer.source != "model":
                 raise RequestError(422, UNANSWERED, reason="what is held back or overruled is not explained")
-            if exchange.passage.action and inquiry.call.front.cases is not None:
-                inquiry.call.front.cases.flag(inquiry.asked, answer, exchange.passage)
-            inquiry.call.leave()
+            if exchange.passage.action and call.front.cases is not None:
+                call.front.cases.flag(inquiry.asked, inquiry.answer, exchange.passage)
+            await call.apart()
             try:
                 loop = asyncio.get_running_loop()
                 given, spent = await loop.run_in_executor(served.thread, _timed, served.explain, inquiry.asked.rows)
             except WorkError as error:
                 raise self._failed(inquiry, error) from error
         finally:
-            _settle(inquiry.call, inquiry.microseconds + int(1e6 * spent))
+            if inquiry.is_paid:
+                _settle(call, inquiry.microseconds + int(1e6 * spent))
         if served.withdrawn:
             raise _out(lane)
-        return given
+        return inquiry, given
+
+    async def spend_all(self, call: Call, cost: Cost) -> None:
+        """Take a cost that is known as a whole beforehand. Raises RequestError when a budget is spent."""
+        paying = _pay(call, cost)
+        if paying is not None:
+            await paying
+        _settle(call, 0)
+
+    async def _opened(self, call: Call, lane: Lane, body: bytes, read: Read) -> Inquiry:
+        """A question before it is read, together with those that come at the same time."""
+        served = lane.door.served
+        if served is None:
+            served = self._instead(call, lane)
+        call.use(served)
+        call.exchange.digest = served.description.digest
+        # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
+        await self.spend_all(call, Cost(bytes=len(body)))
+        await call.join()
+        return Inquiry(call, lane, served, body, read)
+
+    # ---- the steps of a question
+
+    def _read(self, inquiry: Inquiry) -> None:
+        inquiry.question = inquiry.read(inquiry.body, inquiry.served.description)
+
+    def _count(self, inquiry: Inquiry) -> Awaitable[None] | None:
+        """Take what its rows cost out of the budgets of whoever asks."""
+        call, exchange, rows = inquiry.call, inquiry.exchange, inquiry.question.rows
+        exchange.rows = count = len(rows)
+        exchange.input = call.front.log.keyed(rows.tobytes())
+        described = inquiry.described
+        inquiry.asked = Asked(
+            request=exchange.id,
+            caller=exchange.caller,
+            model=described.name,
+            digest=described.digest,
+            rows=rows,
+            now=exchange.now,
+            verified=exchange.signed_by,
+        )
+        given = inquiry.granted
+        bits = given.bits.get(described.name)
+        if bits is None:
+            bits = given.bits[described.name] = call.front.teller.bits(given.role, len(described.classes))
+        paying = _pay(call, Cost(requests=0, rows=count, labels=count, bits=bits * count))
+        if paying is not None:
+            return self._paid(inquiry, paying)
+        inquiry.is_paid = True
+        self._gather(inquiry)
+        return None
+
+    async def _paid(self, inquiry: Inquiry, paying: Awaitable[None]) -> None:
+        await paying
+        inquiry.is_paid = True
+        self._gather(inquiry)
+
+    def _gather(self, inquiry: Inquiry) -> None:
+        """Have the first guards look at its rows together with those of others."""
+        inquiry.cleared = inquiry.served.pipeline.gather(inquiry.asked.rows)
+
+    def _look(self, inquiry: Inquiry) -> None:
+        """Let the guards look at the question."""
+        served, asked = inquiry.served, inquiry.asked
+        served.pipeline.before(asked, inquiry.passage, inquiry.cleared)
+        if inquiry.passage.stopped:
+            self._stop(inquiry)
+        inquiry.gathered = None if served.gather is None else served.gather(asked.rows)
+
+    def _ask(self, inquiry: Inquiry) -> Awaitable[None] | None:
+        """Put it to the model."""
+        served, gathered = inquiry.served, inquiry.gathered
+        try:
+            if gathered is not None:
+                answer = gathered()
+            else:
+                scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
+                given = served.host.answer(inquiry.asked.rows, scores=scores)
+                if not isinstance(given, Answer):
+                    return self._waited(inquiry, given)
+                answer = given
+        except WorkError as error:
+            return self._retried(inquiry, error)
+        self._take(inquiry, answer)
+        return None
+
+    async def _waited(self, inquiry: Inquiry, given: Awaitable[Answer]) -> None:
+        await inquiry.call.apart()
+        try:
+            answer = await given
+        except WorkError as error:
+            await self._retried(inquiry, error)
+        else:
+            self._take(inquiry, answer)
+
+    def _take(self, inquiry: Inquiry, answer: Answer) -> None:
+        inquiry.microseconds += answer.microseconds
+        if inquiry.served.withdrawn:
+            raise _out(inquiry.lane)
+        if inquiry.exchange.source == FALLBACK:
+            answer.source = FALLBACK
+        inquiry.answer = answer
+
+    def _weigh(self, inquiry: Inquiry) -> None:
+        """Let the guards look at the answer."""
+        inquiry.served.pipeline.after(inquiry.asked, inquiry.answer, inquiry.passage)
+        if inquiry.passage.stopped:
+            self._stop(inquiry)
+
+    def _tell(self, inquiry: Inquiry) -> None:
+        """Say of the answer what the role is told."""
+        front, exchange, passage = inquiry.call.front, inquiry.exchange, inquiry.passage
+        asked, answer, role = inquiry.asked, inquiry.answer, inquiry.granted.role
+        if passage.action == Action.HOLD:
+            return
+        if front.cases is not None:
+            if passage.action:
+                front.cases.flag(asked, answer, passage)
+            else:
+                front.cases.answered(asked, answer)
+        coarse = passage.action == Action.COARSEN
+        exchange.detail = "label" if coarse else role.detail
+        exchange.source = answer.source
+        inquiry.told = front.teller.tell(answer, asked, role, coarse=coarse)
 
     def _instead(self, call: Call, lane: Lane) -> Served:
         """What stands in for a model that is out of service."""
@@ -180,75 +290,27 @@ class Inquiries:
         call.exchange.source, call.exchange.reason = FALLBACK, lane.door.reason
         return served
 
-    async def spend(self, call: Call, cost: Cost) -> None:
-        """Take a cost out of the budgets of whoever asks. Raises RequestError when one is spent."""
-        budgets, exchange = call.front.budgets, call.exchange
-        if budgets is None:
-            return
-        denied = budgets.reserve(exchange.caller, granted(call).budgets, exchange.model, cost, exchange.now)
-        if denied is not None and not isinstance(denied, Denied):
-            call.leave()
-            denied = await denied
-        if denied is not None:
-            raise too_much(denied, exchange.now)
-
-    async def _answer(self, inquiry: Inquiry) -> Answer:
-        served, asked, exchange = inquiry.served, inquiry.asked, inquiry.call.exchange
-        stack = served.pipeline.gather(asked.rows)
-        await turn()
-        served.pipeline.before(asked, exchange.passage, stack)
-        self._stop(inquiry)
-        try:
-            if served.gather is not None:
-                gathered = served.gather(asked.rows)
-                await turn()
-                answer = gathered()
-            else:
-                scores = served.pipeline.wants_scores or inquiry.granted.role.detail != "label"
-                given = served.host.answer(asked.rows, scores=scores)
-                if not isinstance(given, Answer):
-                    inquiry.call.leave()  # others need not wait for this model
-                    given = await given
-                answer = given
-        except SandboxError as error:
-            return await self._retried(inquiry, error)
-        except WorkError as error:
-            if hasattr(error, "as_request_error"):
-                return await self._retried(inquiry, error)
-            raise self._failed(inquiry, error) from error
-        inquiry.microseconds += answer.microseconds
-        if served.withdrawn:
-            raise _out(inquiry.lane)
-        if exchange.source == FALLBACK:
-            answer.source = FALLBACK
-        inquiry.answer = answer
-        await turn()
-        served.pipeline.after(asked, answer, exchange.passage)
-        self._stop(inquiry)
-        return answer
-
-    async def _retried(self, inquiry: Inquiry, error: WorkError) -> Answer:
+    async def _retried(self, inquiry: Inquiry, error: WorkError) -> None:
         """The model failed while it was asked: it is out, and what stands in for it is asked, once."""
         refused = self._failed(inquiry, error)
-        if inquiry.call.exchange.source == FALLBACK:
+        call, exchange = inquiry.call, inquiry.exchange
+        if exchange.source == FALLBACK or not (isinstance(error, SandboxError) or hasattr(error, "as_request_error")):
             raise refused from error
         served = self._lanes.standing_in(inquiry.lane)
         if served is None:
             raise refused from error
-        inquiry.call.exchange.source, inquiry.call.exchange.reason = FALLBACK, error.message
-        inquiry.call.use(served)
+        exchange.source, exchange.reason = FALLBACK, error.message
+        call.use(served)
         inquiry.served, inquiry.described = served, served.description
-        inquiry.call.exchange.digest = served.description.digest
-        return await self._answer(inquiry)
+        exchange.digest = served.description.digest
+        self._gather(inquiry)
+        await call.walk((self._look, self._ask), inquiry)
 
-    def _stop(self, inquiry: Inquiry) -> None:
-        """End it here, when that is what the guards say."""
-        passage = inquiry.call.exchange.passage
-        if not passage.stopped:
-            return
-        cases = inquiry.call.front.cases
+    def _stop(self, inquiry: Inquiry) -> NoReturn:
+        """End it here: that is what the guards say."""
+        passage, cases = inquiry.passage, inquiry.call.front.cases
         if cases is not None:
-            cases.flag(inquiry.asked, inquiry.answer, passage)
+            cases.flag(inquiry.asked, getattr(inquiry, "answer", None), passage)
         if passage.action == Action.THROTTLE:
             wait = str(max(1, round(passage.wait)))
             raise RequestError(429, UNANSWERED, headers={"retry-after": wait})
@@ -278,6 +340,30 @@ def granted(call: Call) -> Granted:
     if call.granted is None:
         raise RequestError(403, "this is not granted", reason="no policy was asked")
     return call.granted
+
+
+def _pay(call: Call, cost: Cost) -> Awaitable[None] | None:
+    """Take a cost out of the budgets of whoever asks; gives what has to be waited for, where anything has.
+
+    Raises:
+        RequestError: a budget is spent.
+    """
+    budgets, exchange = call.front.budgets, call.exchange
+    if budgets is None:
+        return None
+    denied = budgets.reserve(exchange.caller, granted(call).budgets, exchange.model, cost, exchange.now)
+    if denied is None:
+        return None
+    if isinstance(denied, Denied):
+        raise too_much(denied, exchange.now)
+    return _paid(call, denied)
+
+
+async def _paid(call: Call, paying: Awaitable[Denied | None]) -> None:
+    await call.apart()
+    denied = await paying
+    if denied is not None:
+        raise too_much(denied, call.exchange.now)
 
 
 def _settle(call: Call, microseconds: int) -> None:

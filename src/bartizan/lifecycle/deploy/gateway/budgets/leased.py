@@ -98,13 +98,7 @@ class LeasedBudgets:
         Raises:
             RequestError: 503, a budget is not configured.
         """
-        plan = self._plans.get((caller.id, model))
-        if (
-            plan is None
-            or (plan.names is not names and plan.names != names)
-            or (plan.caller is not caller and not plan.fits(caller))
-        ):
-            plan = self._planned(caller, names, model)
+        plan = self._plan(caller, names, model)
         needs = [get(cost) for get in plan.getters]
         if plan.later:
             _expect(plan, needs, cost)
@@ -123,9 +117,9 @@ class LeasedBudgets:
     def settle(self, caller: Caller, names: tuple[str, ...], model: str, more: Cost, now: float) -> None:
         """See ``Budgets``. ``more.requests`` does not count: the request was taken when it was reserved."""
         del now
-        plan = self._plans.get((caller.id, model))
-        if plan is None or plan.names != names or not plan.fits(caller):
-            plan = self._planned(caller, names, model)
+        plan = self._plan(caller, names, model)
+        if not plan.later:
+            return
         for purse, get in zip(plan.purses, plan.getters, strict=True):
             unit = purse.settings.unit
             amount = 0 if unit == "requests" else get(more)
@@ -135,6 +129,16 @@ class LeasedBudgets:
                 purse.left = min(purse.left - amount, max(purse.left, purse.granted))
                 if purse.left < 0 and (purse.filling is None or purse.filling.done()):
                     self._work(purse, self._pay(purse))
+
+    def _plan(self, caller: Caller, names: tuple[str, ...], model: str) -> _Plan:
+        plan = self._plans.get((caller.id, model))
+        if (
+            plan is None
+            or (plan.names is not names and plan.names != names)
+            or (plan.caller is not caller and not plan.fits(caller))
+        ):
+            return self._planned(caller, names, model)
+        return plan
 
     def _planned(self, caller: Caller, names: tuple[str, ...], model: str) -> _Plan:
         purses = []
