@@ -12,6 +12,8 @@ import uvicorn
 
 from bartizan.adapters import uvicorn_guarded
 from bartizan.adapters.uvicorn_guarded import BoundedProtocol
+from bartizan.adapters.uvicorn_steady import SteadyProtocol
+from bartizan.lifecycle.deploy.gateway.turns import Turnstile
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -25,12 +27,16 @@ async def hello(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def port():
+class LedProtocol(SteadyProtocol):
+    begin = staticmethod(Turnstile().begin)
+
+
+@pytest.fixture(scope="module", params=[BoundedProtocol, SteadyProtocol, LedProtocol])
+def port(request):
     config = uvicorn.Config(
         hello,
         port=0,
-        http=BoundedProtocol,
+        http=request.param,
         log_config=None,
         log_level="critical",
         lifespan="off",

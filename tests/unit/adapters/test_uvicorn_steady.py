@@ -1,0 +1,214 @@
+"""What is remembered of a connection changes no answer: beside uvicorn's own way, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import uvicorn
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from bartizan.adapters.uvicorn_guarded import BoundedProtocol
+from bartizan.adapters.uvicorn_steady import MOST_HEADS, Steady, SteadyProtocol
+from bartizan.lifecycle.deploy.gateway.turns import Turnstile, turn
+
+
+async def echo(scope, receive, send):
+    """Tells what came in; the path says how."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    for _ in range(scope["path"].count("later")):
+        await turn()
+    if "sleep" in scope["path"]:
+        await asyncio.sleep(0)
+    if "broken" in scope["path"]:
+        raise RuntimeError("broken")
+    names = ("method", "path", "http_version", "query_string", "raw_path", "client", "extensions")
+    told = {name: str(scope.get(name)) for name in names}
+    told |= {"headers": str(scope["headers"]), "body": body.decode("latin-1")}
+    content = json.dumps(told).encode()
+    headers = [(b"X-Was", body[:8].hex().encode())]
+    if "bare" not in scope["path"]:
+        headers.append((b"content-length", b"%d" % len(content)))
+    if "close" in scope["path"]:
+        headers.append((b"connection", b"close"))
+    if "evil" in scope["path"]:
+        headers.append((b"x-evil", b"a\r\nset-cookie: b"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if "parts" in scope["path"]:
+        await send({"type": "http.response.body", "body": content[:5], "more_body": True})
+        content = content[5:]
+    await send({"type": "http.response.body", "body": content})
+
+
+class Wire(asyncio.Transport):
+    """The other end of a connection: keeps what is written."""
+
+    def __init__(self):
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written, self.closed = b"", False
+
+    def write(self, data):
+        if not self.closed:
+            self.written += data
+
+    def close(self):
+        self.closed = True
+
+    def is_closing(self):
+        return self.closed
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+
+async def sent(protocol_class, chunks, *, led=False):
+    """What a connection answers to chunks, each with how many turns of the loop come after it."""
+    config = uvicorn.Config(echo, http=protocol_class, log_config=None, lifespan="off", ws="none")
+    config.load()
+    wire = Wire()
+    protocol = protocol_class(config, ServerState(), {}, asyncio.get_running_loop())
+    if led:
+        protocol.begin = Turnstile().begin
+    protocol.connection_made(wire)
+    for data, turns in chunks:
+        if wire.closed:
+            break
+        protocol.data_received(data)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    for _ in range(60):
+        await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    return wire, protocol
+
+
+def request(path="/", body=b"", *, method=b"POST", fields=(b"host: x",), length=True):
+    lines = [method + b" " + path.encode() + b" HTTP/1.1", *fields]
+    if length:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+POOL = [
+    *(request(path, body) for path in ("/", "/later", "/sleep") for body in (b"ab", b"cd", b"\r\n\r\n", b"")),
+    *(request(f"/{path}", b"ab") for path in ("parts", "bare", "close", "broken", "evil", "later/later", "%41?q=1")),
+    request("/", b"ab", method=b"HEAD"),
+    request("/", method=b"GET", length=False),
+    request("/", b"2\r\nab\r\n0\r\n\r\n", fields=(b"host: x", b"transfer-encoding: chunked"), length=False),
+    request("/", b"ab", fields=(b"host: x", b"connection: close")),
+    request("/", b"ab", fields=(b"host: x", b"connection: keep-alive")),
+    request("/", b"ab", fields=(b"host: x", b"expect: 100-continue")),
+    request("/", b"ab", fields=(b"host: x", b"upgrade: h2c", b"connection: upgrade")),
+    request("/", b"ab", fields=(b"host: x", b"content-length: 2")),
+    request("/", b"ab", fields=(b"host: x", b"host: y")),
+    request("/", b"ab", fields=()),
+    b"POST / HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\nab",
+    b"POST / HTTP/1.1\nhost: x\ncontent-length: 6\n\nab\r\n\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"ab",
+]
+
+
+@st.composite
+def conversations(draw):
+    """Requests, most of them whole, some cut or run together. What comes meanwhile comes at once, and races nothing."""
+    chunks = []
+    for one in draw(st.lists(st.sampled_from(POOL), min_size=1, max_size=10)):
+        turns = st.sampled_from([0, 30])
+        cut = draw(st.one_of(st.just(0), st.just(0), st.integers(0, len(one))))
+        if cut:
+            chunks.append((one[:cut], draw(turns)))
+        if chunks and draw(st.integers(0, 5)) == 0:
+            chunks[-1] = (chunks[-1][0] + one[cut:], chunks[-1][1])
+        else:
+            chunks.append((one[cut:], draw(turns)))
+    return [(data, turns) for data, turns in chunks if data]
+
+
+@settings(max_examples=300, deadline=None)
+@given(conversations())
+@example([(request("/", b"ab"), 30), (request("/", b"cd"), 30), (request("/", b"ef") * 2, 30)])
+@example([(request("/later", b"ab"), 30), (request("/later", b"cd"), 0), (request("/later", b"ef"), 0)])
+@example([(b"\r\n\r\n", 1), (request("/", b"ab"), 30), (b"\r\n\r\n", 1), (request("/", b"cd"), 30)])
+def test_answers_are_those_of_uvicorn(chunks):
+    async def both():
+        plain, _ = await sent(BoundedProtocol, chunks)
+        steady, _ = await sent(SteadyProtocol, chunks)
+        led, _ = await sent(SteadyProtocol, chunks, led=True)
+        assert steady.written == plain.written
+        assert led.written == plain.written
+        assert (steady.closed, led.closed) == (plain.closed, plain.closed)
+
+    asyncio.run(both())
+
+
+def run(*chunks):
+    return asyncio.run(sent(SteadyProtocol, chunks, led=True))
+
+
+def test_a_head_that_comes_again_is_not_read_again():
+    wire, protocol = run((request("/", b"ab"), 30), (request("/", b"cd"), 30))
+    assert isinstance(protocol.cycle, Steady)
+    assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert b'"body": "cd"' in wire.written
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        request("/", b"ab", fields=(b"host: x", b"connection: close")),
+        request("/", b"2\r\nab\r\n0\r\n\r\n", fields=(b"host: x", b"transfer-encoding: chunked"), length=False),
+        request("/", b"ab", fields=(b"host: x", b"expect: 100-continue")),
+        b"POST / HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\nab",
+        b"\r\n" + request("/", b"ab"),
+        request("/", b"ab") * 2,
+        request("/", b"ab", fields=(b"host: x", b"x: " + b"y" * 5000)),
+    ],
+)
+def test_only_plain_heads_are_remembered(first):
+    _, protocol = run((first, 30))
+    assert not protocol._heads
+
+
+def test_so_many_heads_are_remembered_and_no_more():
+    _, protocol = run(*((request(f"/{place}", b"ab"), 5) for place in range(3 * MOST_HEADS)))
+    assert len(protocol._heads) == MOST_HEADS
+
+
+def test_a_header_line_cannot_be_smuggled_into_an_answer():
+    wire, protocol = run((request("/?ab", b"ab"), 30), (request("/evil", b"cd"), 30))
+    assert protocol._heads
+    assert b"set-cookie" not in wire.written
+    assert wire.written.count(b"HTTP/1.1") == 1
+    assert wire.closed
+
+
+def test_idle_connections_are_closed_and_busy_ones_are_not():
+    async def watched(path):
+        config = uvicorn.Config(
+            echo, http=SteadyProtocol, log_config=None, lifespan="off", ws="none", timeout_keep_alive=0
+        )
+        config.load()
+        wire, protocol = Wire(), SteadyProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        protocol.connection_made(wire)
+        protocol.data_received(request(path, b"ab"))
+        await asyncio.sleep(0)
+        was = wire.closed
+        await asyncio.sleep(0.1)
+        return was, wire.closed, wire.written
+
+    was, ended, written = asyncio.run(watched("/"))
+    assert (was, ended) == (False, True)
+    assert written.startswith(b"HTTP/1.1 200")
