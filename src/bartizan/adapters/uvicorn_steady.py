@@ -42,6 +42,7 @@ class Steady(RequestResponseCycle):
     message_event: Any  # made when somebody waits for it
 
     def __init__(self, protocol: SteadyProtocol, scope: dict[str, Any], body: bytes) -> None:  # not as uvicorn makes it
+        scope["bartizan.whole"] = self.whole
         self.scope = cast("Any", scope)
         self.transport, self.flow, self.logger = protocol.transport, protocol.flow, protocol.logger
         self.access_log = protocol.access_log
@@ -69,6 +70,25 @@ class Steady(RequestResponseCycle):
             await self.message_event.wait()
         return {"type": "http.disconnect"}
 
+    def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send all of an answer; False when it has to go uvicorn's own way, and nothing was sent."""
+        lines = [_line(name, value) for name, value in headers]
+        if (
+            self.response_started
+            or self._start is not None
+            or not self.keep_alive
+            or (_LENGTH, b"%d" % len(body)) not in headers
+            or None in lines
+            or (self.disconnected or self.flow.write_paused or self.default_headers or self.access_log)
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        self.response_started = self.response_complete = True
+        self.transport.write(b"".join([STATUS_LINE[status], *cast("list[bytes]", lines), b"\r\n", body]))
+        self.message_event.set()
+        self.on_response()
+        return True
+
     async def send(self, message: Any) -> None:
         """See ASGI. The start of an answer waits for the first of its body."""
         start = self._start
@@ -79,22 +99,8 @@ class Steady(RequestResponseCycle):
                 await super().send(message)
             return
         self._start = None
-        body, headers = message.get("body", b""), start.get("headers", ())
-        lines = [_line(name, value) for name, value in headers]
-        if (
-            message["type"] == "http.response.body"
-            and not message.get("more_body")
-            and (_LENGTH, b"%d" % len(body)) in headers
-            and None not in lines
-            and self.keep_alive
-            and not (self.disconnected or self.flow.write_paused or self.default_headers or self.access_log)
-            and self.scope["method"] != "HEAD"
-        ):
-            self.response_started = self.response_complete = True
-            self.transport.write(b"".join([STATUS_LINE[start["status"]], *cast("list[bytes]", lines), b"\r\n", body]))
-            self.message_event.set()
-            self.on_response()
-        else:
+        is_whole = message["type"] == "http.response.body" and not message.get("more_body")
+        if not is_whole or not self.whole(start["status"], list(start.get("headers", ())), message.get("body", b"")):
             await super().send(start)
             await super().send(message)
 
@@ -205,7 +211,8 @@ class SteadyProtocol(BoundedProtocol):
         names = [name for name, _ in self.headers]
         plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names)
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
-            self._heads[data[:end]] = Head({**self.scope, "headers": list(self.headers)}, length)
+            scope = {**self.scope, "headers": list(self.headers), "bartizan.again": {}}
+            self._heads[data[:end]] = Head(scope, length)
 
     def _has_room(self) -> bool:
         limit = self.limit_concurrency

@@ -24,7 +24,7 @@ from bartizan.lifecycle.deploy.gateway.front import Front, Granted
 from bartizan.lifecycle.deploy.gateway.identity.refusal import FactorError, Unready
 from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError
 from bartizan.lifecycle.deploy.gateway.routes import OPEN, Route, Table
-from bartizan.lifecycle.deploy.gateway.turns import Company, Step, Turnstile, turn
+from bartizan.lifecycle.deploy.gateway.turns import Company, Step, Turnstile
 from bartizan.lifecycle.deploy.gateway.upstream.relay import relay
 
 DIGEST_HEADER = "bartizan-model-digest"
@@ -69,7 +69,7 @@ class Call:
     def __init__(self, scope: Scope, receive: asgi.Receive, found: Found, front: Front, turnstile: Turnstile) -> None:
         self.scope, self.receive, self.front = scope, receive, front
         self.route, self.values = found
-        self.headers: dict[bytes, bytes] = {}
+        self.headers: Mapping[bytes, bytes] = {}
         self.exchange = Exchange(self.route.operation, front.configuration)
         self.granted: Granted | None = None
         self.lane: Any = None
@@ -166,7 +166,7 @@ class Application:
         if call.exchange.digest and given.status == OK:
             headers.append((b"bartizan-model-digest", b"sha256:" + call.exchange.digest.encode()))
         if given.stream is None:
-            await asgi.answer(send, given, headers)
+            await asgi.answer(send, given, headers, scope.get(asgi.WHOLE))
         else:
             await self._streamed(call, given, send, headers)
 
@@ -213,7 +213,6 @@ class Application:
         """The answer, once it is on record; nothing is answered that could not be recorded."""
         front, exchange = call.front, call.exchange
         try:
-            await turn()
             if given.stream is None:
                 exchange.output = front.log.keyed(given.body)
             record = exchange.record(given.status)
@@ -235,9 +234,8 @@ class Application:
 
     async def _answered(self, call: Call) -> Reply:
         exchange, front, scope = call.exchange, call.front, call.scope
-        call.headers = headers = asgi.fields(scope)
-        client = scope.get("client")
-        showing = Showing(headers, client[0] if client else "", _certificate(scope))
+        showing = _showing(scope)
+        call.headers = showing.headers
         try:
             caller = front.callers.recognise(showing, exchange.now)
         except Unready:
@@ -259,7 +257,6 @@ class Application:
         call.granted = granted
         self._enter(caller.id)
         try:
-            await turn()
             return await self._handlers[call.route.handler](call)
         finally:
             self._leave(caller.id)
@@ -299,6 +296,22 @@ def _no_route(methods: set[str]) -> Reply:
         return reply(404, {"error": ELSEWHERE})
     allowed = ", ".join(sorted(methods))
     return reply(405, {"error": f"only {allowed} is answered here"}, {"allow": allowed})
+
+
+def _showing(scope: Scope) -> Showing:
+    """What a request shows, made once for a head that comes again on a connection.
+
+    Raises:
+        RequestError: see ``asgi.fields``.
+    """
+    again: dict[str, Any] | None = scope.get(asgi.AGAIN)
+    known: Showing | None = again.get("showing") if again is not None else None
+    if known is None:
+        headers, client = asgi.fields(scope), scope.get("client")
+        known = Showing(headers, client[0] if client else "", _certificate(scope))
+        if again is not None:
+            again["showing"] = known
+    return known
 
 
 def _certificate(scope: Scope) -> str:

@@ -16,6 +16,12 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+Whole = Callable[[int, RawHeaders, bytes], bool]
+"""Sends status, headers and body at once; False when that cannot be done, and nothing was sent."""
+AGAIN, WHOLE = "bartizan.again", "bartizan.whole"
+"""What a server may put into a scope beyond ASGI: a dictionary that comes again with the same head on the same
+connection, and a ``Whole``."""
+
 BODY_SECONDS = 10.0
 """Time in which the body of a request has to be here."""
 TICK_SECONDS = 1.0
@@ -52,10 +58,12 @@ def raw(headers: Mapping[str, str]) -> RawHeaders:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-async def answer(send: Send, given: Reply, headers: RawHeaders) -> None:
-    """Send an answer with ``headers`` besides its own."""
+async def answer(send: Send, given: Reply, headers: RawHeaders, whole: Whole | None = None) -> None:
+    """Send an answer with ``headers`` besides its own; in one piece where the server has a way for it."""
     length = (b"content-length", b"%d" % len(given.body))
     start = [(b"content-type", given.kind), length, *_ALWAYS, *headers, *given.headers]
+    if whole is not None and whole(given.status, start, given.body):
+        return
     await send({"type": "http.response.start", "status": given.status, "headers": start})
     await send({"type": "http.response.body", "body": given.body})
 
