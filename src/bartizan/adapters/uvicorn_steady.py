@@ -24,6 +24,8 @@ MOST_HEADS = 64
 LONGEST_HEAD = 4096
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length"
+_AGAIN, _WHOLE = "bartizan.again", "bartizan.whole"
+"""In the scope of a request: a dictionary that comes again with its head, and a way to send a whole answer at once."""
 _KEPT_AWAY = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 """Header fields that change how a connection goes on."""
 
@@ -42,7 +44,7 @@ class Steady(RequestResponseCycle):
     message_event: Any  # made when somebody waits for it
 
     def __init__(self, protocol: SteadyProtocol, scope: dict[str, Any], body: bytes) -> None:  # not as uvicorn makes it
-        scope["bartizan.whole"] = self.whole
+        scope[_WHOLE] = self.whole  # taken out again once it answered: a cycle waits for a search for cycles
         self.scope = cast("Any", scope)
         self.transport, self.flow, self.logger = protocol.transport, protocol.flow, protocol.logger
         self.access_log = protocol.access_log
@@ -83,6 +85,7 @@ class Steady(RequestResponseCycle):
             or self.scope["method"] == "HEAD"
         ):
             return False
+        self._forget()
         self.response_started = self.response_complete = True
         self.transport.write(b"".join([STATUS_LINE[status], *cast("list[bytes]", lines), b"\r\n", body]))
         self.message_event.set()
@@ -101,8 +104,13 @@ class Steady(RequestResponseCycle):
         self._start = None
         is_whole = message["type"] == "http.response.body" and not message.get("more_body")
         if not is_whole or not self.whole(start["status"], list(start.get("headers", ())), message.get("body", b"")):
+            self._forget()
             await super().send(start)
             await super().send(message)
+
+    def _forget(self) -> None:
+        scope: Any = self.scope
+        scope.pop(_WHOLE, None)
 
 
 class _Nobody:
@@ -211,7 +219,7 @@ class SteadyProtocol(BoundedProtocol):
         names = [name for name, _ in self.headers]
         plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names)
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
-            scope = {**self.scope, "headers": list(self.headers), "bartizan.again": {}}
+            scope = {**self.scope, "headers": list(self.headers), _AGAIN: {}}
             self._heads[data[:end]] = Head(scope, length)
 
     def _has_room(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -16,33 +17,45 @@ from bartizan.adapters.uvicorn_steady import MOST_HEADS, Steady, SteadyProtocol
 from bartizan.lifecycle.deploy.gateway.turns import Turnstile, turn
 
 
-async def echo(scope, receive, send):
-    """Tells what came in; the path says how."""
+async def body_of(receive):
+    """What came in; None when the client has gone."""
     body, more = b"", True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return
+            return None
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    for _ in range(scope["path"].count("later")):
+    return body
+
+
+FIELDS = {
+    "close": (b"connection", b"close"),
+    "evil": (b"x-evil", b"a\r\nset-cookie: b"),
+}
+
+
+async def echo(scope, receive, send):
+    """Tells what came in; the path says how."""
+    path, body = scope["path"], await body_of(receive)
+    if body is None:
+        return
+    for _ in range(path.count("later")):
         await turn()
-    if "sleep" in scope["path"]:
+    if "sleep" in path:
         await asyncio.sleep(0)
-    if "broken" in scope["path"]:
+    if "broken" in path:
         raise RuntimeError("broken")
     names = ("method", "path", "http_version", "query_string", "raw_path", "client", "extensions")
     told = {name: str(scope.get(name)) for name in names}
     told |= {"headers": str(scope["headers"]), "body": body.decode("latin-1")}
     content = json.dumps(told).encode()
     headers = [(b"X-Was", body[:8].hex().encode())]
-    if "bare" not in scope["path"]:
-        headers.append((b"content-length", b"%d" % len(content)))
-    if "close" in scope["path"]:
-        headers.append((b"connection", b"close"))
-    if "evil" in scope["path"]:
-        headers.append((b"x-evil", b"a\r\nset-cookie: b"))
+    headers += [(b"content-length", b"%d" % len(content))] * ("bare" not in path)
+    headers += [field for word, field in FIELDS.items() if word in path]
+    if "whole" in path and (whole := scope.get("bartizan.whole")) and whole(200, headers, content):
+        return
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    if "parts" in scope["path"]:
+    if "parts" in path:
         await send({"type": "http.response.body", "body": content[:5], "more_body": True})
         content = content[5:]
     await send({"type": "http.response.body", "body": content})
@@ -101,7 +114,7 @@ def request(path="/", body=b"", *, method=b"POST", fields=(b"host: x",), length=
 
 
 POOL = [
-    *(request(path, body) for path in ("/", "/later", "/sleep") for body in (b"ab", b"cd", b"\r\n\r\n", b"")),
+    *(request(path, body) for path in ("/", "/later", "/sleep", "/whole") for body in (b"ab", b"cd", b"\r\n\r\n", b"")),
     *(request(f"/{path}", b"ab") for path in ("parts", "bare", "close", "broken", "evil", "later/later", "%41?q=1")),
     request("/", b"ab", method=b"HEAD"),
     request("/", method=b"GET", length=False),
@@ -193,6 +206,19 @@ def test_a_header_line_cannot_be_smuggled_into_an_answer():
     assert b"set-cookie" not in wire.written
     assert wire.written.count(b"HTTP/1.1") == 1
     assert wire.closed
+
+
+@pytest.mark.parametrize("path", ["/", "/whole", "/parts"])
+def test_answered_requests_leave_no_cycles_behind(path):
+    chunks = [(request(path, b"%04d" % number), 10) for number in range(200)]
+    run(*chunks)
+    gc.collect()
+    gc.disable()
+    try:
+        run(*chunks)
+        assert gc.collect() < 200
+    finally:
+        gc.enable()
 
 
 def test_idle_connections_are_closed_and_busy_ones_are_not():

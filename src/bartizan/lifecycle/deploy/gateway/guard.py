@@ -60,7 +60,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Asked:
     """One request on its way through the pipeline. Guards read it; the pipeline alone writes to it."""
 
-    __slots__ = ("caller", "digest", "given", "id", "measures", "model", "now", "rows", "verified")
+    __slots__ = ("caller", "digest", "foreseen", "given", "id", "measures", "model", "now", "rows", "verified")
 
     def __init__(
         self, *, request: str, caller: Caller, model: str, digest: Digest, rows: Numbers, now: float, verified: str = ""
@@ -78,6 +78,12 @@ class Asked:
         """Source that signed this input (RFC 9421); empty when none did."""
         self.measures: dict[str, float] = {}
         """What guards measured so far, as ``guard.measure``; for a batch, that of its worst row."""
+        self.foreseen: Mapping[str, Any] = {}
+        """What guards worked out of its row together with others, by their names."""
+
+    def ahead(self, guard: str) -> Any:
+        """What a guard worked out beforehand; None when it did not, or the row is another one since."""
+        return self.foreseen.get(guard) if self.rows is self.given else None
 
 
 class Answer:
@@ -110,7 +116,9 @@ class Guard(Protocol):
 
         A guard that needs the scores for ``on_response`` has an attribute ``wants_scores`` that is true. One that can
         tell by the rows alone, of many requests at once, that it has nothing to say of any of them, has a method
-        ``clears(rows, most)``, where no request has more than ``most`` of the rows.
+        ``clears(rows, most)``, where no request has more than ``most`` of the rows. One that works quicker on many rows
+        than on each has a method ``foresee(rows)``, which gives something for each row of requests that have one:
+        ``asked.ahead(name)`` gives it back.
         """
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:

@@ -17,10 +17,10 @@ from bartizan.lifecycle.deploy.gateway.budgets.refusal import too_much
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.front import Granted
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
+from bartizan.lifecycle.deploy.gateway.pipeline import Gathered
 from bartizan.lifecycle.deploy.gateway.protocol import Description, Output, Question
 from bartizan.lifecycle.deploy.gateway.schedule import Served
 from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
-from bartizan.lifecycle.deploy.gateway.stacking import Stack
 
 OUT = "the model is not in service"
 UNANSWERED = "this request is not answered"
@@ -36,9 +36,9 @@ class Inquiry:
     __slots__ = (
         "answer",
         "asked",
+        "beside",
         "body",
         "call",
-        "cleared",
         "described",
         "exchange",
         "gathered",
@@ -62,8 +62,8 @@ class Inquiry:
         self.call, self.lane, self.served, self.body, self.read = call, lane, served, body, read
         self.exchange, self.passage = call.exchange, call.exchange.passage
         self.granted, self.described = granted(call), served.description
-        self.cleared: Stack[bool] | None = None
-        """What the first guards say of its rows and those of others."""
+        self.beside: Gathered | None = None
+        """Its rows among those of others, for guards that look at many at once."""
         self.gathered: Callable[[], Answer] | None = None
         """Gives the answer of a model that was asked together with others."""
         self.told: Mapping[str, Output] | None = None
@@ -216,12 +216,12 @@ class Inquiries:
 
     def _gather(self, inquiry: Inquiry) -> None:
         """Have the first guards look at its rows together with those of others."""
-        inquiry.cleared = inquiry.served.pipeline.gather(inquiry.asked.rows)
+        inquiry.beside = inquiry.served.pipeline.gather(inquiry.asked.rows)
 
     def _look(self, inquiry: Inquiry) -> None:
         """Let the guards look at the question."""
         served, asked = inquiry.served, inquiry.asked
-        served.pipeline.before(asked, inquiry.passage, inquiry.cleared)
+        served.pipeline.before(asked, inquiry.passage, inquiry.beside)
         if inquiry.passage.stopped:
             self._stop(inquiry)
         inquiry.gathered = None if served.gather is None else served.gather(asked.rows)

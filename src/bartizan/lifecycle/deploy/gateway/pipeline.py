@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from bartizan.lifecycle.deploy.gateway.audit.record import Ruling
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Guard, Numbers, Verdict
@@ -26,6 +28,20 @@ class Placed(msgspec.Struct, frozen=True):
 
     guard: Guard
     enforce: bool = True
+
+
+class Foresight(NamedTuple):
+    """What guards say of the rows of requests that came together."""
+
+    cleared: bool
+    """The first guards have nothing to say of any of them."""
+    rows: Mapping[int, Mapping[str, Any]]
+    """Place of a request among them to what each guard worked out for it."""
+
+
+NOTHING = Foresight(cleared=False, rows={})
+Gathered = tuple[Stack[Foresight], int]
+"""Rows that came together, and the place of a request among them."""
 
 
 class Passage:
@@ -74,33 +90,61 @@ class Pipeline:
         self.wants_scores = any(getattr(one.guard, "wants_scores", False) for one in placed)
         self._clearing = tuple(itertools.takewhile(lambda one: hasattr(one.guard, "clears"), self._placed))
         """The first guards, as far as they can tell of many rows at once that there is nothing to say."""
-        self._stacks = Stacks(self._cleared)
+        self._foreseeing = tuple(one.guard for one in self._placed if hasattr(one.guard, "foresee"))
+        self._stacks = Stacks(self._together)
 
     @property
     def guards(self) -> tuple[str, ...]:
         """Names, in the order in which they look."""
         return tuple(one.guard.name for one in self._placed)
 
-    def gather(self, rows: Numbers) -> Stack[bool] | None:
-        """Have the first guards look at rows together with those that come before the first ``before``."""
-        return self._stacks.add(rows)[0] if self._clearing else None
+    def gather(self, rows: Numbers) -> Gathered | None:
+        """Have guards look at rows together with those that come before the first ``before``."""
+        return self._stacks.add(rows) if self._clearing or self._foreseeing else None
 
-    def _cleared(self, parts: list[Numbers]) -> bool:
-        """Whether the first guards have nothing to say of any of these rows."""
+    def _together(self, parts: list[Numbers]) -> Foresight:
+        """What can be said of all rows at once, and of each."""
         first = parts[0]
+        if any(part.shape[1:] != first.shape[1:] or part.dtype != first.dtype or not len(part) for part in parts):
+            return NOTHING
+        rows, most = joined(parts), max(len(part) for part in parts)
+        foreseen = self._foreseen(rows, parts) if len(parts) > 1 else {}
+        return Foresight(cleared=self._cleared(rows, most), rows=foreseen)
+
+    def _cleared(self, rows: Numbers, most: int) -> bool:
+        """Whether the first guards have nothing to say of any of these rows."""
         try:
-            if any(part.shape[1:] != first.shape[1:] or part.dtype != first.dtype or not len(part) for part in parts):
-                return False
-            rows, most = joined(parts), max(len(part) for part in parts)
             return all(one.guard.clears(rows, most) for one in self._clearing)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 - each request hears of it where the guard looks at it alone
             return False
 
-    def before(self, asked: Asked, passage: Passage, stack: Stack[bool] | None = None) -> None:
-        """Let the guards look at a request. Changes ``asked.rows`` when one of them does. ``stack``: see ``gather``."""
+    def _foreseen(self, rows: Numbers, parts: list[Numbers]) -> dict[int, dict[str, Any]]:
+        """What guards work out for each request that has one row, by its place among them."""
+        if not self._foreseeing:
+            return {}
+        alone = [place for place, part in enumerate(parts) if len(part) == 1]
+        if len(alone) < len(parts):
+            if not alone:
+                return {}
+            rows = np.concatenate([parts[place] for place in alone])
+        found: dict[int, dict[str, Any]] = {place: {} for place in alone}
+        for guard in self._foreseeing:
+            try:
+                for place, each in zip(alone, guard.foresee(rows), strict=True):
+                    found[place][guard.name] = each
+            except Exception:  # noqa: BLE001 - it is asked for each request then
+                _LOG.debug("guard %s foresaw nothing", guard.name, exc_info=True)
+        return found
+
+    def before(self, asked: Asked, passage: Passage, gathered: Gathered | None = None) -> None:
+        """Let the guards look at a request, which may change ``asked.rows``. ``gathered``: see ``gather``."""
         placed_here = self._placed
-        if stack is not None and stack.found():
-            placed_here = placed_here[len(self._clearing) :]
+        if gathered is not None:
+            stack, place = gathered
+            foresight = stack.found()
+            asked.foreseen = foresight.rows.get(place, asked.foreseen)
+            if foresight.cleared:
+                placed_here = placed_here[len(self._clearing) :]
         for placed in placed_here:
             verdict = _said(placed, asked, None)
             if verdict is None:
@@ -158,4 +202,4 @@ def _change(answer: Answer, verdict: Verdict) -> None:
         answer.scores = verdict.scores
 
 
-__all__ = ["BrokenGuardError", "Passage", "Pipeline", "Placed"]
+__all__ = ["BrokenGuardError", "Gathered", "Passage", "Pipeline", "Placed"]

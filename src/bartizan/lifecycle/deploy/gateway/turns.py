@@ -21,7 +21,7 @@ import collections.abc
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any
+from typing import Any, final
 
 PATIENCE = 0.01
 """Seconds after which a company is not waited for any longer: one of it waits for something else."""
@@ -37,6 +37,7 @@ Step = Callable[[Any], Awaitable[None] | None]
 """A function of what a request is about. Gives what has to be waited for before the next step, if anything has."""
 
 
+@final
 class Shared(asyncio.Future[None]):
     """One future for many who wait.
 
@@ -67,6 +68,7 @@ def turn() -> Generator[None]:
     yield
 
 
+@final
 class Company:
     """Requests that go on together."""
 
@@ -83,16 +85,17 @@ class Company:
         yield self
 
 
+@final
 class _Walk:
     """Steps that are taken for a coroutine while it waits. Gives what it has to wait for itself, after step ``at``."""
 
-    __slots__ = ("at", "coroutine", "steps", "subject")
+    __slots__ = ("at", "coroutine", "end", "steps", "subject")
 
     coroutine: Led
 
     def __init__(self, steps: Sequence[Step], subject: object) -> None:
         self.steps, self.subject = steps, subject
-        self.at = 0
+        self.at, self.end = 0, len(steps)
 
     def __await__(self) -> Generator[_Walk, Awaitable[None] | None, Awaitable[None] | None]:
         return (yield self)
@@ -261,7 +264,7 @@ class Turnstile:
         """One step with each; gives those that have another one before them."""
         on: list[Led | _Walk] = []
         for each in ready:
-            if not isinstance(each, _Walk):
+            if type(each) is not _Walk:  # nothing is made of it; a look at ancestors takes longer
                 self._wake(each, None, None, on)
                 continue
             try:
@@ -272,7 +275,7 @@ class Turnstile:
             each.at += 1
             if waits is not None:
                 self._wake(each.coroutine, waits, None, on)
-            elif each.at < len(each.steps):
+            elif each.at < each.end:
                 on.append(each)
             else:
                 on.append(each.coroutine)
@@ -291,12 +294,12 @@ class Turnstile:
             return
         if met is None:
             on.append(each)
-        elif isinstance(met, _Walk):
+        elif type(met) is _Walk:
             met.coroutine = each
             on.append(met)
-        elif isinstance(met, Company):
+        elif type(met) is Company:
             met.led.append(each)
-        elif isinstance(met, Shared):
+        elif type(met) is Shared:
             met.wait(each, self._come_to_pass)
         else:
             task = asyncio.get_running_loop().create_task(_Onwards(each, None if met is _APART else met))

@@ -253,3 +253,57 @@ def test_rows_of_other_kinds_are_looked_at_alone():
     parts = [np.ones((1, 2)), np.ones((1, 2), np.float32), np.ones((1, 3))]
     assert [action for action, _ in passed(pipeline, parts)] == [Action.ALLOW] * 3
     assert not guard.cleared
+
+
+class Foreseeing:
+    """Works something out of each row, together with others, and notes what it is given back."""
+
+    name, cost = "foreseeing", 3.0
+
+    def __init__(self, broken=False):
+        self.given, self.seen, self.broken = [], [], broken
+
+    def foresee(self, rows):
+        self.seen.append(len(rows))
+        if self.broken:
+            raise ValueError
+        return rows.sum(axis=1).tolist()
+
+    def on_request(self, asked):
+        self.given.append(asked.ahead(self.name))
+
+    def on_response(self, asked, answer):
+        pass
+
+
+def test_what_a_guard_foresees_of_a_row_is_given_back_with_it():
+    guard = Foreseeing()
+    passed(Pipeline([Placed(guard)]), [np.full((1, 2), float(place)) for place in range(4)])
+    assert guard.seen == [4]
+    assert guard.given == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_requests_of_many_rows_are_not_foreseen_and_do_not_stand_in_the_way():
+    guard = Foreseeing()
+    passed(Pipeline([Placed(guard)]), [np.full((1 + place % 2, 2), float(place)) for place in range(4)])
+    assert guard.seen == [2]
+    assert guard.given == [0.0, None, 4.0, None]
+
+
+def test_nothing_is_foreseen_of_a_request_that_comes_alone():
+    guard = Foreseeing()
+    passed(Pipeline([Placed(guard)]), [np.ones((1, 2))])
+    assert (guard.seen, guard.given) == ([], [None])
+
+
+def test_a_row_that_was_changed_was_not_foreseen():
+    guard = Foreseeing()
+    passed(Pipeline([Placed(Doubling()), Placed(guard)]), [np.ones((1, 2))] * 2)
+    assert guard.given == [None, None]
+
+
+def test_a_guard_that_cannot_foresee_is_asked_for_each():
+    guard = Foreseeing(broken=True)
+    found = passed(Pipeline([Placed(guard)]), [np.ones((1, 2))] * 2)
+    assert guard.given == [None, None]
+    assert [action for action, _ in found] == [Action.ALLOW] * 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
 
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer
+from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import energy, energy_of
 from bartizan.lifecycle.deploy.gateway.guards.outliers.guard import MOST_PENDING, OutlierGuard, OutlierSettings
 from bartizan.redteam.statistics import auc, clopper_pearson, roc
 from fixtures.guarding import asked, columns_of, digits_reference, digits_report, known_digits, material, through
@@ -78,6 +81,36 @@ def test_a_batch_is_judged_by_its_worst_row_as_that_row_is_judged_alone(detector
     together = final(rows, scores)
     assert together[0] == pytest.approx(max(one for one, _ in alone), rel=1e-5)
     assert together[1] == max(action for _, action in alone)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_rows_of_a_company_are_judged_as_each_is_judged_alone(detector):
+    net, parts = known_digits()
+    rows = np.concatenate([parts["usual"][0][:9], far_sets(parts["usual"][0][:2])["noise"]]).astype(np.float64)
+    scores, judge = net.predict_proba(rows), guard(detector=detector)
+
+    def said(row, score, foreseen):
+        request = asked(row[None])
+        request.foreseen = foreseen
+        verdicts = [judge.on_request(request)]
+        if verdicts[0] is not None and verdicts[0].measures:
+            request.measures["outliers.decades"] = verdicts[0].measures["decades"]
+        verdicts.append(judge.on_response(request, Answer(np.array([score.argmax()]), score[None])))
+        return [(each.action, each.measures.get("decades", 0.0)) for each in verdicts if each is not None]
+
+    ahead = judge.foresee(rows)
+    for row, score, one in zip(rows, scores, ahead, strict=True):
+        alone, together = said(row, score, {}), said(row, score, {"outliers": one})
+        assert [action for action, _ in together] == [action for action, _ in alone]
+        assert [decades for _, decades in together] == pytest.approx([decades for _, decades in alone], rel=1e-4)
+
+
+@pytest.mark.parametrize("odd", [math.nan, 0.0, 1e-40, 1.0])
+def test_the_energy_of_one_row_is_that_of_many(odd):
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet(np.ones(10), 20)
+    scores[3, 4] = odd
+    assert [energy_of(row) for row in scores.tolist()] == pytest.approx(energy(scores).tolist(), nan_ok=True)
 
 
 def test_each_step_follows_at_its_share_and_the_strictest_wins():

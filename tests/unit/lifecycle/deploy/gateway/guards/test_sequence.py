@@ -202,6 +202,77 @@ def test_a_batch_counts_as_its_rows_would(reference, natural):
     assert sum(places[0]) >= 5
 
 
+def asked_of(rows, number, *, who="key:one", role="user"):
+    caller = Caller(id=who, role=role, method="key")
+    rows = np.atleast_2d(np.float32(rows))
+    return Asked(
+        request=str(number), caller=caller, model="m", digest=digest_bytes(b""), rows=rows, now=NOW + number / 10
+    )
+
+
+def crowd(natural, seed, count=160):
+    """Requests of several callers: usual rows, searches around two of them, repeats, and rows beyond all measure."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        match rng.integers(6):
+            case 0 | 1:
+                row = around(natural[rng.integers(2)], 1, seed=1000 * seed + number)[0]
+            case 2 if made:
+                row = made[rng.integers(len(made))][0]
+            case 3 if number % 5 == 0:
+                row = np.full(64, 1e30, np.float32)
+            case _:
+                row = natural[rng.integers(len(natural))]
+        made.append((np.float32(row), f"key:{rng.integers(3)}", int(rng.integers(2))))
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("memory", [1000, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_company_counts_as_its_requests_would_one_after_the_other(reference, natural, memory, seed):
+    one, many = (SequenceGuard(msgspec.structs.replace(SETTINGS, memory=memory), reference) for _ in range(2))
+    made, rng, said = crowd(natural, seed), np.random.default_rng(seed), ([], [])
+
+    def word(guard, asked, label, into):
+        before = guard.on_request(asked)
+        after = None
+        if before is None or before.action < Action.THROTTLE:
+            after = guard.on_response(asked, Answer(np.array([label]), SURE))
+        into.append([each and (each.action, round(each.measures.get("points", 0), 3)) for each in (before, after)])
+
+    for number, (row, who, label) in enumerate(made):
+        word(one, asked_of(row, number, who=who), label, said[0])
+    number = 0
+    while number < len(made):
+        company = [
+            asked_of(row, number + place, who=who)
+            for place, (row, who, _) in enumerate(made[number : number + 1 + rng.integers(20)])
+        ]
+        ahead = many.foresee(np.concatenate([each.rows for each in company]))
+        for place, each in enumerate(company):
+            if rng.integers(8):  # the others come between, by themselves
+                each.foreseen = {"sequence": ahead[place]}
+            word(many, each, made[number + place][2], said[1])
+        number += len(company)
+
+    assert said[1] == said[0]
+    hits = [sorted(place.hits for place in set(filter(None, guard.memory.homes))) for guard in (one, many)]
+    assert hits[0] == hits[1]
+    assert one.memory.version == many.memory.version
+
+
+def test_what_was_worked_out_of_another_row_is_not_used(reference, natural):
+    guard = SequenceGuard(SETTINGS, reference)
+    asked = asked_of(natural[0], 1)
+    asked.foreseen = {"sequence": guard.foresee(np.float32(natural[:2]))[1]}
+    asked.rows = np.float32(natural[5:6])  # a guard before this one has changed it
+    guard.on_request(asked)
+    guard.on_request(asked_of(natural[5], 2))
+    assert guard.memory.version == 1
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_cannot_be_compared_is_refused_and_not_remembered(ask, natural, odd, count):

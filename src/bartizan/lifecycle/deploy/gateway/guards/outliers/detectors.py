@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import log
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +27,9 @@ BY_SCORES: frozenset[str] = frozenset({"combined", "energy", "softmax"})
 FLOOR = 1e-30
 """Scores below count as this."""
 
+FEW = 64
+"""Classes up to which a row is quicker looked at without arrays."""
+
 Scores = NDArray[np.floating[Any]]
 
 
@@ -32,6 +37,11 @@ def energy(scores: Scores) -> NDArray[np.float64]:
     """``(batch,)`` from scores ``(batch, classes)``: the mean logarithm of a row's scores."""
     logs = np.log(np.maximum(scores, FLOOR))
     return np.asarray(logs.sum(axis=1) / scores.shape[1])
+
+
+def energy_of(scores: Sequence[float]) -> float:
+    """The same of one row, without arrays; NaN when a score is none."""
+    return sum([log(max(FLOOR, score)) if score == score else score for score in scores]) / len(scores)  # noqa: PLR0124 - NaN
 
 
 def softmax(scores: Scores, temperature: float) -> NDArray[np.float64]:
@@ -46,4 +56,4 @@ def at_temperature(scores: Scores, temperature: float) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-__all__ = ["BY_SCORES", "DETECTORS", "Detector", "at_temperature", "energy", "softmax"]
+__all__ = ["BY_SCORES", "DETECTORS", "FEW", "Detector", "at_temperature", "energy", "energy_of", "softmax"]

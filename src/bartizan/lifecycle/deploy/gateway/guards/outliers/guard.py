@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Material, Numbers, Verdict
 from bartizan.lifecycle.deploy.gateway.guards.outliers.confidence import USUAL, shrunk, trust_of
-from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import BY_SCORES, Detector, Scores
+from bartizan.lifecycle.deploy.gateway.guards.outliers.detectors import BY_SCORES, FEW, Detector, Scores, energy_of
 from bartizan.lifecycle.deploy.gateway.guards.outliers.reference import TWO, Reference
 from bartizan.lifecycle.deploy.gateway.guards.outliers.surprise import MOST
 from bartizan.lifecycle.deploy.gateway.guards.outliers.wire import CHECK, unpacked
@@ -73,12 +73,17 @@ class OutlierGuard:
         if not self._by_rows:
             return None
         if len(asked.rows) == 1:
-            return self._verdict(self._one(asked.rows))
+            ahead: float | None = asked.ahead(self.name)
+            return self._verdict(self._one(asked.rows) if ahead is None else ahead)
         decades = self._many(asked.rows)
         if len(self._pending) >= MOST_PENDING:
             self._pending.pop(next(iter(self._pending)))
         self._pending[asked.id] = decades
         return self._verdict(float(decades.max(initial=0.0)))
+
+    def foresee(self, rows: Numbers) -> list[float]:
+        """Decades of each row, by the rows alone. See ``Guard.on_request``."""
+        return self._many(rows).tolist() if self._by_rows else [0.0] * len(rows)
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:
         """What scores add to it, and scores that are as sure as the row is usual; None when nothing is new."""
@@ -133,7 +138,11 @@ class OutlierGuard:
         """Decades of a single row, by its scores alone."""
         reference, detector = self._reference, self._settings.detector
         name: Detector = "softmax" if detector == "softmax" else "energy"
-        found = reference.rarities[name].of(float(reference.raw(name, scores, scores)[0]))
+        if name == "energy" and scores.shape[1] <= FEW:
+            raw = energy_of(scores[0].tolist())
+        else:
+            raw = float(reference.raw(name, scores, scores)[0])
+        found = reference.rarities[name].of(raw)
         return max(found - TWO, 0.0) if detector == "combined" else found
 
     def _by_answers(self, scores: Scores) -> NDArray[np.float64]:

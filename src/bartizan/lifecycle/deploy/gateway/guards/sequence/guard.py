@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
-from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Material, Verdict
+from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Material, Numbers, Verdict
 from bartizan.lifecycle.deploy.gateway.guards.sequence.encoder import Encoder, Floats
 from bartizan.lifecycle.deploy.gateway.guards.sequence.ladder import LABELS_ONLY, ORDER, Ladder
 from bartizan.lifecycle.deploy.gateway.guards.sequence.memory import Memory
@@ -28,6 +28,7 @@ from bartizan.lifecycle.deploy.gateway.guards.sequence.reference import (
     STRANGE,
     Expectation,
     Reference,
+    Spacing,
     crc_of,
     read_reference,
     spacing_of,
@@ -97,9 +98,13 @@ class SequenceGuard:
 
     def on_request(self, asked: Asked) -> Verdict | None:
         """See ``Guard.on_request``."""
-        rows = self.encoder.left(asked.rows)
         account = self._account(asked.caller, asked.now)
-        if len(rows) == 1:
+        ahead: _Ahead | None = asked.ahead(self.name)
+        if ahead is not None:
+            rows = ahead.company.rows[ahead.place : ahead.place + 1]
+            found = self._one(asked, account, rows[0], ahead)
+            seen = [] if found is None else [found]
+        elif len(rows := self.encoder.left(asked.rows)) == 1:
             found = self._one(asked, account, rows[0])
             seen = [] if found is None else [found]
         else:
@@ -130,17 +135,41 @@ class SequenceGuard:
 
     # --- one request
 
-    def _one(self, asked: Asked, account: Account, row: Floats) -> Seen | None:
+    def foresee(self, rows: Numbers) -> list[_Ahead]:
+        """Products of all rows at once, with the memory and with one another. See ``Guard.on_request``."""
+        company = _Company(rows, self.encoder, self.spacing, self.memory)
+        return [_Ahead(company, place) for place in range(len(rows))]
+
+    def _one(self, asked: Asked, account: Account, row: Floats, ahead: _Ahead | None = None) -> Seen | None:
         """A row by itself: one product with the memory. None where it cannot be compared."""
         key, known = self._digest(row)
         if (slot := self.memory.slots.get(key)) is not None:
             return self._again(slot)
+        if ahead is not None and ahead.company.version == self.memory.version:
+            return self._foreseen(asked, account, ahead, key, known=known)
         query = self.encoder.one(row)
         norm = float(np.dot(query, query)) - 1.0
         if not norm < LARGEST:
             return None
         best = self.memory.nearest(query)
         return self._new(asked, account, _Query(key, query, norm, self.spacing.one(query, norm), best, known=known))
+
+    def _foreseen(self, asked: Asked, account: Account, ahead: _Ahead, key: int, *, known: bool) -> Seen | None:
+        """The same for a row whose products are there; rows of the company that came since are among them."""
+        company, place, memory = ahead.company, ahead.place, self.memory
+        norm = company.norms[place]
+        if not norm < LARGEST:
+            return None
+        slot = company.slots[place]
+        best = (slot, company.products[place])
+        if memory.keys[slot] != company.keys[place]:  # it has made room meanwhile
+            best = memory.nearest(company.queries[place])
+        best = company.fresh.nearer(place, best, memory.keys)
+        query = _Query(key, company.queries[place], norm, company.local[place], best, known=known)
+        one = self._new(asked, account, query)
+        company.fresh.add(place, one.slot, key)
+        company.version = memory.version
+        return one
 
     def _many(self, asked: Asked, account: Account, rows: Floats) -> list[Seen]:
         """Rows that came together: products of all of them at once, and with one another.
@@ -303,6 +332,7 @@ class SequenceGuard:
         place.hits += 1
         place.add(1.0, news.at)
         self.memory.settle(place, query, norm, -1, news.at)
+        self.memory.version += 1
         account = self._accounts.get(news.account)
         if account is not None:
             account.near.points += 1.0
@@ -329,8 +359,34 @@ class _Query:
         """Squared distance from the nearest row that was seen; may be a little less than 0."""
 
 
+class _Company:
+    """Rows of requests that came together, and what is known of all of them at once."""
+
+    __slots__ = ("fresh", "keys", "local", "norms", "products", "queries", "rows", "slots", "version")
+
+    def __init__(self, rows: Numbers, encoder: Encoder, spacing: Spacing, memory: Memory) -> None:
+        self.rows = encoder.left(rows)
+        with np.errstate(all="ignore"):  # a row beyond all measure is refused where it is looked at
+            queries = self.queries = encoder.many(self.rows)
+            self.norms: list[float] = ((queries * queries).sum(axis=1) - 1.0).tolist()
+            self.local = spacing.many(queries, self.norms)
+            self.slots, self.products = memory.nearest_many(queries)
+            self.fresh = _Fresh(queries, self.norms)
+        self.keys = [memory.keys[slot] for slot in self.slots]
+        """Digests of the nearest that were remembered."""
+        self.version = memory.version
+        """With rows of the company that came in since; when the memory has another, others came in too."""
+
+
+class _Ahead(NamedTuple):
+    """One of them."""
+
+    company: _Company
+    place: int
+
+
 class _Fresh:
-    """The rows of one request that were remembered while it was looked at: they may be each other's nearest."""
+    """Rows that came together and were remembered while they were looked at: they may be each other's nearest."""
 
     def __init__(self, queries: Floats, norms: list[float]) -> None:
         self._products = queries[:, :-1] @ queries[:, :-1].T - 0.5 * np.asarray(norms, np.float32)
@@ -347,6 +403,8 @@ class _Fresh:
         if not self._slots:
             return best
         earlier = int(self._products[place].argmax())
+        if earlier not in self._slots:  # stopped elsewhere, or a repeat: it was not remembered
+            earlier = max(self._slots, key=self._products[place].tolist().__getitem__)
         product = float(self._products[place, earlier])
         slot, key = self._slots.get(earlier, (-1, 0))
         return (slot, product) if slot >= 0 and product > best[1] and keys[slot] == key else best

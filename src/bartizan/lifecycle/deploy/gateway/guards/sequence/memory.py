@@ -43,6 +43,8 @@ class Memory:
         """The place that the query belongs to."""
         self.slots: dict[int, int] = {}
         """Digest to position, of every row that is remembered."""
+        self.version = 0
+        """Rises with every row that comes in."""
         self._products = np.empty(size, np.float32)
         self._next, self._free = 0, deque(range(self.placed, size))
         self._spare, self._hand = self.sampled, self.placed
@@ -67,6 +69,7 @@ class Memory:
 
     def add(self, key: int, query: Floats, norm: float, home: Place | None) -> int:
         """Remember a query ``(width + 1,)`` of squared length ``norm``; the oldest makes room. Its position."""
+        self.version += 1
         slot = self._next
         self._next = slot + 1 if slot + 1 < self.sampled else 0
         if self.keys[slot]:
