@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 PEERS = Path(os.environ.get("BARTIZAN_PEERS", "build/peers"))
 
 
+DURABLE = "floor that waits for the disk"
 USERS = """
 [identity.keys]
 
@@ -78,6 +79,11 @@ def oip(body):
 def bare(model, folder, port):
     command = [sys.executable, str(HERE / "floor.py"), "serve", str(model), str(port)]
     return Server(command, port, f"{folder}/floor.log"), "/", oip, ()
+
+
+def durable(model, folder, port):
+    command = [sys.executable, str(HERE / "floor.py"), "serve", str(model), str(port), f"{folder}/floor-lines"]
+    return Server(command, port, f"{folder}/floor-durable.log"), "/", oip, ()
 
 
 def mlflow(model, folder, port):
@@ -139,16 +145,20 @@ def gateway(name, configuration, checks):
 
 SERVERS = {
     "floor": bare,
+    DURABLE: durable,
     "bartizan, protections": gateway("protections", USERS, ("scan",)),
     "bartizan, protections + detection": gateway(
         "detection", USERS + DETECTION, ("scan", "gateway.outliers", "gateway.sequence")
+    ),
+    "bartizan, protections, audit not waited for": gateway(
+        "fast", USERS.replace('mode = "durable"', 'mode = "fast"'), ("scan",)
     ),
     "mlflow": mlflow,
     "bentoml": bentoml,
     "litserve": litserve,
 }
 MOST_MORE = 3.0
-"""Milliseconds."""
+"""Milliseconds that one in a hundred may wait longer for than at a floor that promises as much."""
 PROMISES = {"bartizan, protections": 1.5, "bartizan, protections + detection": 2.2}
 
 
@@ -156,7 +166,7 @@ def row(found, base):
     p50, p99 = (found.latency.quantile(share) for share in (0.5, 0.99))
     notes = f"{found.bad} not answered" if found.bad else ""
     return (
-        f"{found.name:<34} {found.cost:9.0f} {found.beside(base):7.2f} {found.rate:9.0f} {p50:9.1f} {p99:9.1f} "
+        f"{found.name:<44} {found.cost:9.0f} {found.beside(base):7.2f} {found.rate:9.0f} {p50:9.1f} {p99:9.1f} "
         f"{found.memory:8.0f}  {notes}"
     )
 
@@ -175,7 +185,7 @@ def main():
         floor.write_model(model)
         bodies = floor.bodies(wanted.rows)
         for name, start in SERVERS.items():
-            if wanted.only and name != "floor" and not any(word in name for word in wanted.only):
+            if wanted.only and not name.startswith("floor") and not any(word in name for word in wanted.only):
                 continue
             if name in {"mlflow", "bentoml", "litserve"} and not (PEERS / name).exists():
                 print(f"{name}: not installed in {PEERS}, left out")
@@ -187,17 +197,23 @@ def main():
                 print(f"{name}: could not be measured: {error}")
         results = measured(started, seconds=wanted.seconds, rounds=wanted.rounds)
     table(results, wanted)
-    kept = [kept_promise for item in results if item.name in PROMISES for kept_promise in promises(item, results[0])]
+    floors = {item.name: item for item in results if item.name.startswith("floor")}
+    kept = [one for item in results if item.name.startswith("bartizan") for one in promises(item, floors)]
     return 0 if all(kept) or wanted.rows != 1 else 1
 
 
-def promises(item, base):
-    """What is promised of CPU, and of the time that one in a hundred waits longer for at half load."""
+def promises(item, floors):
+    """What is promised of CPU, and of the time that one in a hundred waits longer for at half load.
+
+    An answer that is on record before it is sent waits for the disk, and so does the floor that it is put beside.
+    """
+    waits = "not waited for" not in item.name
+    base = floors[DURABLE if waits and DURABLE in floors else "floor"]
     more = item.latency.quantile(0.99) - base.latency.quantile(0.99)
-    return [
-        promise(f"CPU of a request, {item.name}", item.beside(base), PROMISES[item.name]),
-        promise(f"p99 at half load over the floor's, {item.name}", more, MOST_MORE, "ms"),
-    ]
+    said = [promise(f"p99 over that of the {base.name}, {item.name}", more, MOST_MORE, "ms")]
+    if item.name in PROMISES:
+        said.append(promise(f"CPU of a request, {item.name}", item.beside(floors["floor"]), PROMISES[item.name]))
+    return said
 
 
 def ready(name, start, made, bodies):
@@ -212,8 +228,8 @@ def table(results, wanted):
     head = f"{wanted.rows} row(s) a request"
     columns = ("CPU us", "x floor", "a second", "p50 ms", "p99 ms", "MiB")
     widths = (9, 7, 9, 9, 9, 8)
-    print(f"\n{head:<34} {' '.join(f'{name:>{width}}' for name, width in zip(columns, widths, strict=True))}")
-    print(f"{'':<34} {'(p50 and p99 at half of that load, from when each request was due)':>56}")
+    print(f"\n{head:<44} {' '.join(f'{name:>{width}}' for name, width in zip(columns, widths, strict=True))}")
+    print(f"{'':<44} {'(p50 and p99 at half of that load, from when each request was due)':>56}")
     for found in results:
         print(row(found, base))
         if wanted.histograms:
