@@ -17,10 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, ST
 
 from bartizan.adapters.uvicorn_guarded import BoundedProtocol
 
-Begin = Callable[[Coroutine[Any, None, None]], None]
-"""Leads a coroutine to its end."""
-MOST_HEADS = 64
-"""Heads that are kept for a connection; bodies of different lengths make different heads."""
+Begin = Callable[[Coroutine[Any, Any, None], set[asyncio.Task[None]]], None]
+"""Leads a coroutine to its end; when it becomes a task, that is put into the set."""
+MOST_HEADS, MOST_BYTES = 64, 16 << 10
+"""Heads that are kept for a connection, and their bytes; bodies of different lengths make different heads."""
 LONGEST_HEAD = 4096
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length"
@@ -93,15 +93,17 @@ class Steady(RequestResponseCycle):
         return True
 
     async def send(self, message: Any) -> None:
-        """See ASGI. The start of an answer waits for the first of its body."""
-        start = self._start
-        if start is None:
-            if message["type"] == "http.response.start" and not self.response_started:
-                self._start = message
-            else:
-                await super().send(message)
+        """See ASGI. The start of an answer waits for its body, where it says how long that is."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            # One that was kept back already was not sent: the application has failed since.
+            self._start = message
+            if any(name == _LENGTH for name, _ in message.get("headers", ())):
+                return
+        start, self._start = self._start, None
+        if start is None or start is message:
+            self._forget()
+            await super().send(message)
             return
-        self._start = None
         is_whole = message["type"] == "http.response.body" and not message.get("more_body")
         if not is_whole or not self.whole(start["status"], list(start.get("headers", ())), message.get("body", b"")):
             self._forget()
@@ -140,6 +142,8 @@ class SteadyProtocol(BoundedProtocol):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._heads: dict[bytes, Head] = {}
+        self._kept = 0
+        """Bytes of them."""
         self._data = b""
         """What is being read, as long as it began with a request."""
         self._in_message = False
@@ -214,17 +218,22 @@ class SteadyProtocol(BoundedProtocol):
         """Keep the head of a request that was read from ``data``, when nothing else was."""
         end = data.find(_END, 0, LONGEST_HEAD) + len(_END)
         length = len(self.cycle.body)
-        if end + length != len(data) or end < len(_END) or data[:1] in b"\r\n" or len(self._heads) >= MOST_HEADS:
+        if end + length != len(data) or end < len(_END) or data[:1] in b"\r\n":
+            return
+        if len(self._heads) >= MOST_HEADS or self._kept + end > MOST_BYTES:
             return
         names = [name for name, _ in self.headers]
         plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names)
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
             scope = {**self.scope, "headers": list(self.headers), _AGAIN: {}}
+            self._kept += end
             self._heads[data[:end]] = Head(scope, length)
 
     def _has_room(self) -> bool:
         limit = self.limit_concurrency
-        return (limit is None or len(self.connections) < limit) and not self.transport.is_closing()
+        return (
+            limit is None or (len(self.connections) < limit and len(self.tasks) < limit)
+        ) and not self.transport.is_closing()
 
     def _again(self, head: Head, body: bytes) -> None:
         """A request with a head that is known."""
@@ -244,7 +253,7 @@ class SteadyProtocol(BoundedProtocol):
         if begin is None or cycle.more_body or app is not self.app:
             super()._start_asgi_task(cycle, app)
         else:
-            begin(cycle.run_asgi(app))
+            begin(cycle.run_asgi(app), self.tasks)
 
 
 __all__ = ["Begin", "SteadyProtocol"]

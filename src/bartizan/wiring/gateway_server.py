@@ -94,13 +94,15 @@ class Gateway:
             chats = self._parts.chats(bodies)
             handlers = {**desk.handlers(), **chats.handlers()}
             data = Application(self._parts.front, handlers, desk.model_of)
+            applications = [data]
             served = [(self._server(data, wanted.tls), stack.enter_context(listening(wanted.host, wanted.port)))]
             if wanted.admin_port is not None:
                 listener = stack.enter_context(listening(wanted.admin_host, wanted.admin_port))
-                served.append((self._server(self._control(lanes, bodies), wanted.tls), listener))
+                applications.append(self._control(lanes, bodies))
+                served.append((self._server(applications[-1], wanted.tls), listener))
             tell([listener.getsockname()[:2] for _, listener in served])
             stack.enter_context(_ended_by_signals())
-            _runner(self._run(served, lanes, bodies))
+            _runner(self._run(served, applications, lanes, bodies))
 
     def _control(self, lanes: Lanes, bodies: Bodies) -> Application:
         """The control plane."""
@@ -116,7 +118,13 @@ class Gateway:
                 old.close()
         asyncio.run(self._parts.close())
 
-    async def _run(self, served: list[tuple[Any, socket.socket]], lanes: Lanes, bodies: Bodies) -> None:
+    async def _run(
+        self,
+        served: list[tuple[Any, socket.socket]],
+        applications: list[Application],
+        lanes: Lanes,
+        bodies: Bodies,
+    ) -> None:
         schedules = [
             Schedule(works, lane.door, seconds=self._seconds, changed=partial(_arranged, lanes, lane))
             for works, lane in self._lanes
@@ -125,6 +133,8 @@ class Gateway:
         beside = [asyncio.create_task(job) for job in jobs]
         try:
             await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in served))
+            for application in applications:
+                await application.through(GRACEFUL_SECONDS)
         finally:
             for task in beside:
                 task.cancel()

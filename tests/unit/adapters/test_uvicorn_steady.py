@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from bartizan.adapters.uvicorn_guarded import BoundedProtocol
-from bartizan.adapters.uvicorn_steady import MOST_HEADS, Steady, SteadyProtocol
+from bartizan.adapters.uvicorn_steady import MOST_BYTES, MOST_HEADS, Steady, SteadyProtocol
 from bartizan.lifecycle.deploy.gateway.turns import Turnstile, turn
 
 
@@ -43,6 +43,13 @@ async def echo(scope, receive, send):
         await turn()
     if "sleep" in path:
         await asyncio.sleep(0)
+    if "long" in path:
+        await asyncio.sleep(60)
+    if "started" in path and body == b"cd":
+        length = [(b"content-length", b"2")] * ("silent" not in path)
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await asyncio.sleep(0.01)
+        raise RuntimeError("broken")
     if "broken" in path:
         raise RuntimeError("broken")
     names = ("method", "path", "http_version", "query_string", "raw_path", "client", "extensions")
@@ -193,6 +200,74 @@ def test_a_head_that_comes_again_is_not_read_again():
 def test_only_plain_heads_are_remembered(first):
     _, protocol = run((first, 30))
     assert not protocol._heads
+
+
+def test_large_heads_are_remembered_up_to_a_bound():
+    fields = (b"host: x", b"x: " + b"y" * 3900)
+    _, protocol = run(*((request(f"/{place}", b"ab", fields=fields), 5) for place in range(20)))
+    assert len(protocol._heads) == MOST_BYTES // 4000
+
+
+async def afterwards(path, seconds):
+    """A connection with a known head, some time after its second request was sent."""
+    config = uvicorn.Config(echo, http=SteadyProtocol, log_config=None, lifespan="off", ws="none")
+    config.load()
+    wire, protocol = Wire(), SteadyProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol.connection_made(wire)
+    for body in (b"ab", b"cd"):
+        first = wire.written
+        protocol.data_received(request(path, body))
+        await asyncio.sleep(0.005)
+    assert isinstance(protocol.cycle, Steady)
+    await asyncio.sleep(seconds)
+    return wire.written.removeprefix(first), wire.closed
+
+
+def test_a_stream_is_seen_to_begin_before_its_first_piece():
+    written, _ = asyncio.run(afterwards("/silent/started", 0))
+    assert written.startswith(b"HTTP/1.1 200")
+
+
+def test_a_stream_that_breaks_ends_its_connection():
+    written, closed = asyncio.run(afterwards("/silent/started", 0.1))
+    assert written.startswith(b"HTTP/1.1 200")
+    assert closed
+
+
+def test_an_answer_that_breaks_before_its_body_is_an_error():
+    assert asyncio.run(afterwards("/started", 0)) == (b"", False)
+    written, closed = asyncio.run(afterwards("/started", 0.1))
+    assert written.startswith(b"HTTP/1.1 500")
+    assert closed
+
+
+def test_who_sends_and_leaves_is_counted():
+    async def crowd():
+        config = uvicorn.Config(
+            echo, http=SteadyProtocol, log_config=None, lifespan="off", ws="none", limit_concurrency=8
+        )
+        config.load()
+        state, begin = ServerState(), Turnstile().begin
+        refused = 0
+        for _ in range(30):
+            wire, protocol = Wire(), SteadyProtocol(config, state, {}, asyncio.get_running_loop())
+            protocol.begin = begin
+            protocol.connection_made(wire)
+            for body in (b"ab", b"cd"):
+                protocol.data_received(request("/long", body))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            refused += b"503" in wire.written
+            protocol.connection_lost(None)
+        under_way = len(state.tasks)
+        for task in list(state.tasks):
+            task.cancel()
+        await asyncio.sleep(0.01)
+        return under_way, refused
+
+    under_way, refused = asyncio.run(crowd())
+    assert under_way <= 9
+    assert refused > 10
 
 
 def test_so_many_heads_are_remembered_and_no_more():

@@ -137,7 +137,7 @@ class Application:
         self._front, self._handlers, self._model_of = front, handlers, model_of
         self._table = table or Table()
         self._turnstile = Turnstile()
-        self.begin = self._turnstile.begin
+        self.begin, self.through = self._turnstile.begin, self._turnstile.through
         """For a server that need not make a task of each request. See ``turns``."""
         self._busy = 0
         self._busy_of: dict[str, int] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,6 +40,7 @@ class Foresight(NamedTuple):
     """Place of a request among them to what each guard worked out for it."""
 
 
+_NOTHING_FORESEEN: Mapping[str, Any] = MappingProxyType({})
 NOTHING = Foresight(cleared=False, rows={})
 Gathered = tuple[Stack[Foresight], int]
 """Rows that came together, and the place of a request among them."""
@@ -138,13 +140,21 @@ class Pipeline:
 
     def before(self, asked: Asked, passage: Passage, gathered: Gathered | None = None) -> None:
         """Let the guards look at a request, which may change ``asked.rows``. ``gathered``: see ``gather``."""
-        placed_here = self._placed
+        placed_here, foreseen = self._placed, _NOTHING_FORESEEN
         if gathered is not None:
             stack, place = gathered
             foresight = stack.found()
-            asked.foreseen = foresight.rows.get(place, asked.foreseen)
+            foreseen = foresight.rows.get(place, foreseen)
             if foresight.cleared:
                 placed_here = placed_here[len(self._clearing) :]
+        try:
+            asked.foreseen = foreseen
+            self._before(placed_here, asked, passage)
+        finally:
+            asked.foreseen = _NOTHING_FORESEEN  # it holds the rows of others, and a case may be kept for long
+
+    @staticmethod
+    def _before(placed_here: Sequence[Placed], asked: Asked, passage: Passage) -> None:
         for placed in placed_here:
             verdict = _said(placed, asked, None)
             if verdict is None:

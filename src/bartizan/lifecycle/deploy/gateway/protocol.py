@@ -197,7 +197,9 @@ def _array(numbers: Sequence[float], dtype: str) -> Numbers:
     if dtype == "<f8":
         return wide
     # a sum of squares is quicker than a look at each: where it is this small, none of them is out of range
-    if not wide.dot(wide) <= SINGLE * SINGLE and np.abs(wide).max() > SINGLE:
+    with np.errstate(over="ignore"):
+        squares = wide.dot(wide)
+    if not squares <= SINGLE * SINGLE and np.abs(wide).max() > SINGLE:
         raise unfit("a number is out of the range of FP32, in which the model computes")
     return wide.astype(np.float32)
 

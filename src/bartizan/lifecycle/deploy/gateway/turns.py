@@ -31,6 +31,8 @@ ENOUGH = 64
 """A company of so many waits for nobody else."""
 STRETCH = 0.002
 """Seconds after which those who are led let the loop look after everybody else."""
+TICK = 0.01
+"""Seconds between two looks for those who are still on their way in the end."""
 Led = Coroutine[Any, Any, Any]
 """A coroutine that the turnstile leads."""
 Step = Callable[[Any], Awaitable[None] | None]
@@ -45,17 +47,17 @@ class Shared(asyncio.Future[None]):
     to pass.
     """
 
-    led: list[Led | _Walk] | None = None
-    """Those who wait for it and are led."""
+    _led: dict[Turnstile, list[Led | _Walk]] | None = None
 
-    def wait(self, each: Led, come_to_pass: Callable[[asyncio.Future[None]], None]) -> None:
+    def wait(self, turnstile: Turnstile, each: Led) -> None:
         """Have somebody who is led wait for it, as a task would."""
         self._asyncio_future_blocking = False
-        if self.led is None:
-            self.led = [each]
-            self.add_done_callback(come_to_pass)
-        else:
-            self.led.append(each)
+        if self._led is None:
+            self._led = {}
+        led = self._led.setdefault(turnstile, [])
+        if not led:
+            self.add_done_callback(lambda _: turnstile.lead(led))
+        led.append(each)
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - the shape of a future
         """Never."""
@@ -145,15 +147,30 @@ class Turnstile:
         self.leads = False
         """Whether whoever runs now is led."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        """Of those who were led once."""
+        """Those who were led once, and are tasks now."""
+        self._on_their_way = 0
+        """Those who are led."""
 
     # ---- for the server
 
-    def begin(self, coroutine: Led) -> None:
-        """Lead a coroutine, together with those that begin in the same turn of the loop."""
+    def begin(self, coroutine: Led, tasks: set[asyncio.Task[Any]] | None = None) -> None:
+        """Lead a coroutine, together with those that begin in the same turn of the loop.
+
+        ``tasks``: where the server looks for what it has to wait for in the end, once it has become a task.
+        """
+        if tasks is not None:
+            self._tasks = tasks
+        self._on_their_way += 1
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._begin)
         self._begun.append(coroutine)
+
+    async def through(self, seconds: float) -> bool:
+        """Wait until nobody is led any more, for so long; whether that came to pass."""
+        until = time.monotonic() + seconds
+        while self._on_their_way and time.monotonic() < until:  # noqa: ASYNC110 - once, in the end
+            await asyncio.sleep(TICK)
+        return not self._on_their_way
 
     # ---- for requests
 
@@ -228,7 +245,7 @@ class Turnstile:
         company.start.set_result(None)
         loop = company.start.get_loop()
         if company.led:
-            loop.call_soon(self._lead, company.led)
+            loop.call_soon(self.lead, company.led)
         loop.call_later(PATIENCE, self._let_go, company)
 
     def _let_go(self, company: Company) -> None:
@@ -240,14 +257,9 @@ class Turnstile:
 
     def _begin(self) -> None:
         begun, self._begun = self._begun, []
-        self._lead(begun)
+        self.lead(begun)
 
-    def _come_to_pass(self, shared: asyncio.Future[None]) -> None:
-        if isinstance(shared, Shared) and shared.led:
-            led, shared.led = shared.led, None
-            self._lead(led)
-
-    def _lead(self, ready: list[Led | _Walk]) -> None:
+    def lead(self, ready: list[Led | _Walk]) -> None:
         """Take step after step with all of them, until each waits for something or has ended."""
         until = time.monotonic() + STRETCH
         self.leads = True
@@ -255,7 +267,7 @@ class Turnstile:
             while ready:
                 ready = self._step(ready)
                 if ready and time.monotonic() > until:
-                    asyncio.get_running_loop().call_soon(self._lead, ready)
+                    asyncio.get_running_loop().call_soon(self.lead, ready)
                     return
         finally:
             self.leads = False
@@ -269,7 +281,9 @@ class Turnstile:
                 continue
             try:
                 waits = each.steps[each.at](each.subject)
-            except Exception as error:  # noqa: BLE001 - theirs
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - theirs, and no reason to lose the others
                 self._wake(each.coroutine, None, error, on)
                 continue
             each.at += 1
@@ -281,13 +295,17 @@ class Turnstile:
                 on.append(each.coroutine)
         return on
 
-    def _wake(self, each: Led, value: Any, error: Exception | None, on: list[Led | _Walk]) -> None:
+    def _wake(self, each: Led, value: Any, error: BaseException | None, on: list[Led | _Walk]) -> None:
         """Let a coroutine go on, until it gives way or waits."""
         try:
             met = each.send(value) if error is None else each.throw(error)
         except StopIteration:
+            self._on_their_way -= 1
             return
-        except Exception as raised:  # noqa: BLE001 - theirs; the others go on
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 - theirs; the others go on
+            self._on_their_way -= 1
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a request that was led has failed", "exception": raised}
             )
@@ -300,8 +318,9 @@ class Turnstile:
         elif type(met) is Company:
             met.led.append(each)
         elif type(met) is Shared:
-            met.wait(each, self._come_to_pass)
+            met.wait(self, each)
         else:
+            self._on_their_way -= 1
             task = asyncio.get_running_loop().create_task(_Onwards(each, None if met is _APART else met))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

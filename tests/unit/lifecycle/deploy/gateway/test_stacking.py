@@ -302,6 +302,24 @@ def test_a_row_that_was_changed_was_not_foreseen():
     assert guard.given == [None, None]
 
 
+def test_what_was_foreseen_is_forgotten_once_the_guards_have_looked():
+    pipeline, requests = Pipeline([Placed(Foreseeing())]), [asked(np.ones((1, 2))) for _ in range(2)]
+    gathered = [pipeline.gather(each.rows) for each in requests]
+    for each, place in zip(requests, gathered, strict=True):
+        pipeline.before(each, Passage(), place)
+    assert not any(each.foreseen for each in requests)
+
+
+def test_guards_of_another_model_are_not_given_what_the_first_ones_foresaw():
+    first, second = Foreseeing(), Foreseeing()
+    requests = [asked(np.ones((1, 2))) for _ in range(2)]
+    gathered = [Pipeline([Placed(first)]).gather(each.rows) for each in requests]
+    for each, place in zip(requests, gathered, strict=True):
+        Pipeline([Placed(first)]).before(each, Passage(), place)
+        Pipeline([Placed(second)]).before(each, Passage())
+    assert second.given == [None, None]
+
+
 def test_a_guard_that_cannot_foresee_is_asked_for_each():
     guard = Foreseeing(broken=True)
     found = passed(Pipeline([Placed(guard)]), [np.ones((1, 2))] * 2)

@@ -248,3 +248,67 @@ def test_one_that_breaks_breaks_no_other(caplog):
 
     asyncio.run(run())
     assert "led has failed" in caplog.text
+
+
+class Panic(BaseException):
+    """No ``Exception``, as what extensions in other languages raise."""
+
+
+def test_a_step_that_breaks_in_any_way_loses_nobody_else():
+    turnstile, told = Turnstile(), []
+
+    def step(name):
+        if name == 1:
+            raise Panic
+        told.append(name)
+
+    async def request(name):
+        await turnstile.join()
+        try:
+            await turnstile.walk((step,), name)
+        except Panic:
+            told.append("panic")
+
+    led(*(request(name) for name in range(4)), turnstile=turnstile)
+    assert sorted(map(str, told)) == ["0", "2", "3", "panic"]
+
+
+def test_who_becomes_a_task_is_told_to_the_server_and_the_others_can_be_waited_for():
+    turnstile, tasks = Turnstile(), set()
+
+    async def sleeps():
+        await asyncio.sleep(0.02)
+
+    async def run():
+        shared = Shared(loop=asyncio.get_running_loop())
+
+        async def waits():
+            await shared
+
+        turnstile.begin(sleeps(), tasks)
+        turnstile.begin(waits(), tasks)
+        await asyncio.sleep(0.001)
+        assert len(tasks) == 1
+        assert not await turnstile.through(0.02)
+        shared.set_result(None)
+        assert await turnstile.through(10)
+        await asyncio.gather(*tasks)
+        assert not tasks
+
+    asyncio.run(run())
+
+
+def test_two_turnstiles_share_a_wait_and_lead_their_own():
+    ours, theirs, told = Turnstile(), Turnstile(), []
+
+    async def waits(turnstile, other, shared):
+        await shared
+        told.append((turnstile.leads, other.leads))
+
+    async def run():
+        shared = Shared(loop=asyncio.get_running_loop())
+        asyncio.get_running_loop().call_later(0.001, shared.set_result, None)
+        await asyncio.gather(through(ours, waits(ours, theirs, shared)), through(theirs, waits(theirs, ours, shared)))
+
+    asyncio.run(run())
+    assert told == [(True, False), (True, False)]

@@ -390,21 +390,22 @@ class _Fresh:
 
     def __init__(self, queries: Floats, norms: list[float]) -> None:
         self._products = queries[:, :-1] @ queries[:, :-1].T - 0.5 * np.asarray(norms, np.float32)
-        """``(batch, batch)``: what the memory would give for the row and every other."""
-        self._products[np.triu_indices(len(queries))] = -np.inf
+        np.nan_to_num(self._products, copy=False, nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+        """``(batch, batch)``: what the memory would give for the row and every other; beyond all measure, nothing."""
+        self._here = np.full(len(queries), -np.inf, np.float32)
+        """``(batch,)``: 0 for rows that were remembered; what was stopped elsewhere, or is a repeat, was not."""
         self._slots: dict[int, tuple[int, int]] = {}
 
     def add(self, place: int, slot: int, key: int) -> None:
         """The row at ``place`` was remembered at ``slot``."""
         self._slots[place] = (slot, key)
+        self._here[place] = 0.0
 
     def nearer(self, place: int, best: tuple[int, float], keys: list[int]) -> tuple[int, float]:
         """The better of what the memory gave and the rows before this one."""
         if not self._slots:
             return best
-        earlier = int(self._products[place].argmax())
-        if earlier not in self._slots:  # stopped elsewhere, or a repeat: it was not remembered
-            earlier = max(self._slots, key=self._products[place].tolist().__getitem__)
+        earlier = int((self._products[place] + self._here).argmax())
         product = float(self._products[place, earlier])
         slot, key = self._slots.get(earlier, (-1, 0))
         return (slot, product) if slot >= 0 and product > best[1] and keys[slot] == key else best
