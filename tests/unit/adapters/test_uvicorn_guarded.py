@@ -31,7 +31,7 @@ class LedProtocol(SteadyProtocol):
     begin = staticmethod(Turnstile().begin)
 
 
-@pytest.fixture(scope="module", params=[BoundedProtocol, SteadyProtocol, LedProtocol])
+@pytest.fixture(scope="module", params=[BoundedProtocol, LedProtocol])
 def port(request):
     config = uvicorn.Config(
         hello,
