@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bartizan.adapters.uvicorn_tls import TlsProtocol
+from bartizan.adapters.uvicorn.tls import TlsProtocol
 from bartizan.lifecycle.deploy.gateway.caller import Showing
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.identity.certificates import Certificates

@@ -176,14 +176,14 @@ def _arranged(lanes: Lanes, lane: Lane, admission: Admission) -> None:
 
 def _connections(tls: Tls | None, application: Application) -> dict[str, Any]:
     """How connections are made: bounded in what their heads take, and encrypted where that is wanted."""
-    steady = load("bartizan.adapters.uvicorn_steady:SteadyProtocol")
+    steady = load("bartizan.adapters.uvicorn.steady:SteadyProtocol")
     leading = {"begin": staticmethod(application.begin)}
     if tls is None:
         return {"http": type("Plain", (steady,), leading)}
     files: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
     if not tls.clients:
         return files | {"http": type("Encrypted", (steady,), leading)}
-    telling = type("Certified", (steady, load("bartizan.adapters.uvicorn_tls:TlsProtocol")), leading)
+    telling = type("Certified", (steady, load("bartizan.adapters.uvicorn.tls:TlsProtocol")), leading)
     return files | {"http": telling, "ssl_ca_certs": tls.clients, "ssl_cert_reqs": ssl.CERT_OPTIONAL}
 
 

@@ -10,9 +10,9 @@ import time
 import pytest
 import uvicorn
 
-from bartizan.adapters import uvicorn_guarded
-from bartizan.adapters.uvicorn_guarded import BoundedProtocol
-from bartizan.adapters.uvicorn_steady import SteadyProtocol
+from bartizan.adapters.uvicorn import guarded
+from bartizan.adapters.uvicorn.guarded import BoundedProtocol
+from bartizan.adapters.uvicorn.steady import SteadyProtocol
 from bartizan.lifecycle.deploy.gateway.turns import Turnstile
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -56,8 +56,8 @@ def port(request):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(uvicorn_guarded, "HEAD_SECONDS", 0.6)
-    monkeypatch.setattr(uvicorn_guarded, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(guarded, "HEAD_SECONDS", 0.6)
+    monkeypatch.setattr(guarded, "READ_SECONDS", 0.3)
 
 
 def said(connection, seconds=30.0):

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from bartizan.adapters.uvicorn_guarded import BoundedProtocol
-from bartizan.adapters.uvicorn_steady import MOST_BYTES, MOST_HEADS, Steady, SteadyProtocol
+from bartizan.adapters.uvicorn.guarded import BoundedProtocol
+from bartizan.adapters.uvicorn.steady import MOST_BYTES, MOST_HEADS, Steady, SteadyProtocol
 from bartizan.lifecycle.deploy.gateway.turns import Turnstile, turn
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
-from bartizan.adapters.uvicorn_guarded import BoundedProtocol
+from bartizan.adapters.uvicorn.guarded import BoundedProtocol
 
 Begin = Callable[[Coroutine[Any, Any, None], set[asyncio.Task[None]]], None]
 """Leads a coroutine to its end; when it becomes a task, that is put into the set."""

@@ -1,0 +1,1 @@
+"""uvicorn, bounded, quicker where a connection repeats itself, and telling of client certificates."""
