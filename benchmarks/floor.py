@@ -61,10 +61,13 @@ class Log:
         self._file.write(b"".join(lines))
         loop = asyncio.get_running_loop()
         on_disk = loop.run_in_executor(self._thread, os.fdatasync, self._file.fileno())
-        on_disk.add_done_callback(lambda _: self._landed(future))
+        on_disk.add_done_callback(lambda done: self._landed(future, done.exception()))
 
-    def _landed(self, future):
-        future.set_result(None)
+    def _landed(self, future, error):
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
         if self._future is None:
             self._busy = False
         else:

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import floor
-from common import promise
+from common import promise, tell
 from serving_load import Server, free_port, measured, request
 
 HERE = Path(__file__).parent
@@ -158,7 +158,7 @@ SERVERS = {
     "litserve": litserve,
 }
 MOST_MORE = 3.0
-"""Milliseconds that one in a hundred may wait longer for than at a floor that promises as much."""
+"""Milliseconds that one in a hundred may wait longer for than at the floor."""
 PROMISES = {"bartizan, protections": 1.5, "bartizan, protections + detection": 2.2}
 
 
@@ -203,16 +203,13 @@ def main():
 
 
 def promises(item, floors):
-    """What is promised of CPU, and of the time that one in a hundred waits longer for at half load.
-
-    An answer that is on record before it is sent waits for the disk, and so does the floor that it is put beside.
-    """
-    waits = "not waited for" not in item.name
-    base = floors[DURABLE if waits and DURABLE in floors else "floor"]
-    more = item.latency.quantile(0.99) - base.latency.quantile(0.99)
-    said = [promise(f"p99 over that of the {base.name}, {item.name}", more, MOST_MORE, "ms")]
+    """What is promised of CPU, and of the time that one in a hundred waits longer for at half load."""
+    slowest = {name: item.latency.quantile(0.99) - each.latency.quantile(0.99) for name, each in floors.items()}
+    said = [promise(f"p99 at half load over the floor's, {item.name}", slowest["floor"], MOST_MORE, "ms")]
     if item.name in PROMISES:
         said.append(promise(f"CPU of a request, {item.name}", item.beside(floors["floor"]), PROMISES[item.name]))
+        if DURABLE in slowest:  # an answer that is on record before it is sent waits for the disk as this one does
+            tell(f"p99 over that of the {DURABLE}", slowest[DURABLE], "ms")
     return said
 
 

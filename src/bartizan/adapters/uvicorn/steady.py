@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from bartizan.adapters.uvicorn.guarded import BoundedProtocol
+from bartizan.lifecycle.deploy.gateway.asgi import AGAIN, WHOLE
 
 Begin = Callable[[Coroutine[Any, Any, None], set[asyncio.Task[None]]], None]
 """Leads a coroutine to its end; when it becomes a task, that is put into the set."""
@@ -24,8 +25,6 @@ MOST_HEADS, MOST_BYTES = 64, 16 << 10
 LONGEST_HEAD = 4096
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length"
-_AGAIN, _WHOLE = "bartizan.again", "bartizan.whole"
-"""In the scope of a request: a dictionary that comes again with its head, and a way to send a whole answer at once."""
 _KEPT_AWAY = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 """Header fields that change how a connection goes on."""
 
@@ -44,7 +43,7 @@ class Steady(RequestResponseCycle):
     message_event: Any  # made when somebody waits for it
 
     def __init__(self, protocol: SteadyProtocol, scope: dict[str, Any], body: bytes) -> None:  # not as uvicorn makes it
-        scope[_WHOLE] = self.whole  # taken out again once it answered: a cycle waits for a search for cycles
+        scope[WHOLE] = self.whole  # taken out again once it answered: a cycle waits for a search for cycles
         self.scope = cast("Any", scope)
         self.transport, self.flow, self.logger = protocol.transport, protocol.flow, protocol.logger
         self.access_log = protocol.access_log
@@ -112,7 +111,7 @@ class Steady(RequestResponseCycle):
 
     def _forget(self) -> None:
         scope: Any = self.scope
-        scope.pop(_WHOLE, None)
+        scope.pop(WHOLE, None)
 
 
 class _Nobody:
@@ -225,7 +224,7 @@ class SteadyProtocol(BoundedProtocol):
         names = [name for name, _ in self.headers]
         plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names)
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
-            scope = {**self.scope, "headers": list(self.headers), _AGAIN: {}}
+            scope = {**self.scope, "headers": list(self.headers), AGAIN: {}}
             self._kept += end
             self._heads[data[:end]] = Head(scope, length)
 

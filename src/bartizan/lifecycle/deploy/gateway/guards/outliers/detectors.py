@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import isnan, log
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +41,7 @@ def energy(scores: Scores) -> NDArray[np.float64]:
 
 def energy_of(scores: Sequence[float]) -> float:
     """The same of one row, without arrays; NaN when a score is none."""
-    return sum([log(max(FLOOR, score)) if score == score else score for score in scores]) / len(scores)  # noqa: PLR0124 - NaN
+    return sum([score if isnan(score) else log(max(FLOOR, score)) for score in scores]) / len(scores)
 
 
 def softmax(scores: Scores, temperature: float) -> NDArray[np.float64]:
