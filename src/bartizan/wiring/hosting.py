@@ -26,8 +26,8 @@ INLINE = frozenset({"onnx"})
 CLOSE_SECONDS = 5.0
 TRIALS = 20
 """Calls by which it is found out how quick a model is."""
-PROBES = 4
-"""Rows by which it is found out whether it takes each by itself."""
+PROBES, FEW_PROBES = 16, 4
+"""Rows by which it is found out whether a model takes each by itself; few where each may take long."""
 
 
 class Opened:
@@ -117,7 +117,7 @@ def open_model(workspace: Workspace, system: System, model: Artefact, hosting: s
         return Opened(host, InlineTarget(asking, model), thread, asking)
     isolated = _Isolated(workspace, system, model)
     try:
-        row_wise = is_row_wise(isolated, _rows(isolated, material, PROBES))
+        row_wise = is_row_wise(isolated, _rows(isolated, material, FEW_PROBES))
     except BaseException:
         isolated.close()
         raise

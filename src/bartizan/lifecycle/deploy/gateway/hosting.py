@@ -16,7 +16,7 @@ from bartizan.lifecycle.deploy.gateway.guard import Answer, Numbers
 from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS as MOST_TOGETHER
 from bartizan.lifecycle.deploy.gateway.stacking import Stacks, joined
 
-ALIKE = 1e-3
+ALIKE = 1e-5
 """Scores that are closer than this are the same but for rounding."""
 HUGE = 1e4
 """Times the numbers of a row, for one that would change a scale that rows share."""
