@@ -193,10 +193,10 @@ def test_another_programs_database_is_refused(tmp_path):
         open_audit(str(path))
 
 
-def acknowledged(location: str, name: str, seconds: float) -> list[str]:
+def acknowledged(location: str, name: str, seconds: float, mode: str) -> list[str]:
     """Ids that a process printed before it was killed in the middle of its work."""
     process = subprocess.Popen(
-        [sys.executable, str(FIXTURE), location, name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, str(FIXTURE), location, name, mode], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     lines: list[bytes] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
@@ -221,21 +221,26 @@ def missing(store, ids):
         return [name for name in ids if not searching.search(reading, query(id=name, limit=1)).found]
 
 
-def test_what_was_acknowledged_survives_kill_nine(location):
+MODES = pytest.mark.parametrize("mode", ["durable", "written"])
+
+
+@MODES
+def test_what_was_acknowledged_survives_kill_nine(location, mode):
     generator, told = random.Random(5), []
     for round_ in range(3):
-        told += acknowledged(location, f"round{round_}", generator.uniform(0.02, 0.4))
+        told += acknowledged(location, f"round{round_}", generator.uniform(0.02, 0.4), mode)
     with contextlib.closing(open_audit(location)) as store:
         assert len(told) > 100
         assert missing(store, told) == []
         assert report(store).problems == ()
 
 
+@MODES
 @pytest.mark.slow
-def test_what_was_acknowledged_survives_kill_nine_a_hundred_times(tmp_path):
+def test_what_was_acknowledged_survives_kill_nine_a_hundred_times(tmp_path, mode):
     location, generator = str(tmp_path / "audit.db"), random.Random(11)
     for round_ in range(100):
-        told = acknowledged(location, f"round{round_}", generator.uniform(0.0, 0.3))
+        told = acknowledged(location, f"round{round_}", generator.uniform(0.0, 0.3), mode)
         with contextlib.closing(open_audit(location)) as store:
             assert told
             assert missing(store, told) == []

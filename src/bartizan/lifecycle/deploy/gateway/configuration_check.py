@@ -186,9 +186,18 @@ def _records(configuration: Configuration, where: str) -> Iterator[Finding]:
             rule="gateway/fast-audit",
             severity=Severity.MEDIUM,
             where=f"{where}: audit",
-            title="Answers leave before their records are on disk",
+            title="Answers leave before their records are written",
             detail=f"A crash loses what was answered in the last {audit.linger_ms} ms.",
-            remedy='mode = "durable".',
+            remedy='mode = "written", or "durable".',
+        )
+    if audit.mode == "written":
+        yield Finding(
+            rule="gateway/written-audit",
+            severity=Severity.LOW,
+            where=f"{where}: audit",
+            title="Answers leave before their records are on disk",
+            detail=f"A loss of power loses the records of the last {audit.linger_ms} ms; the end of the gateway does not.",
+            remedy='mode = "durable", or a machine whose power does not fail.',
         )
     if not audit.witness:
         yield Finding(

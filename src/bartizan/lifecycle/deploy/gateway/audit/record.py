@@ -65,11 +65,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class AuditLog(Protocol):
     """Where records go. Used on the event loop."""
 
-    durable: bool
-    """Whether an answer waits until its record is on disk."""
-
     def append(self, record: Record, content: bytes | None = None) -> Awaitable[None] | None:
-        """Take a record in. In the durable mode the answer is sent once what is given here has come to pass.
+        """Take a record in. The answer is sent once what is given here has come to pass, if anything is.
 
         ``content`` is what came in: kept, masked and sealed, where the configuration asks for it, else forgotten.
 

@@ -34,10 +34,12 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How requests are recorded. The defaults lose nothing and keep no content."""
 
-    mode: Literal["durable", "fast"] = "durable"
-    """``durable``: nothing is answered before its record is on disk. ``fast``: see ``linger_ms``."""
+    mode: Literal["durable", "written", "fast"] = "durable"
+    """What an answer waits for. ``durable``: until its record is on disk. ``written``: until the operating system has
+    it, so that the end of the gateway loses nothing and that of the machine what is not on disk yet. ``fast``: nothing.
+    """
     linger_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
-    """In the fast mode, how long a record may wait: what a crash loses, beside the batch that is being written."""
+    """In the other modes, how long a record may wait for the disk: what is lost, beside what is being written."""
     queue: Annotated[int, msgspec.Meta(ge=16, le=100_000)] = 10_000
     """Records that may wait; when there are more, nothing is answered."""
     queue_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = 64 << 20
@@ -59,8 +61,13 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keep: Keep = Keep()
 
     @property
-    def durable(self) -> bool:
+    def waits(self) -> bool:
         """Whether an answer waits for its record."""
+        return self.mode != "fast"
+
+    @property
+    def durable(self) -> bool:
+        """Whether it waits until that is on disk."""
         return self.mode == "durable"
 
 

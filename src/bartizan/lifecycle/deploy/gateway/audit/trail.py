@@ -1,6 +1,6 @@
-"""The audit log on the event loop: takes records in, and lets answers go once they are on disk.
+"""The audit log on the event loop: takes records in, and lets answers go once they are recorded.
 
-Records that arrive while a batch is being written form the next one (group commit). All records of a batch share
+Recorded is what is on disk, or what the operating system was given (``AuditSettings.mode``). Records that arrive while a batch is being written form the next one (group commit). All records of a batch share
 one future. When a batch cannot be written, everybody who waits for it is told, nothing more is taken in, and the
 log tries again by itself until the store works.
 """
@@ -45,6 +45,11 @@ class _Job(NamedTuple):
     batch: Sequence[Item]
     put: bool
     """Whether the batch was put into the store already, and has to reach the disk alone."""
+    answered: bool = False
+    """Whether nobody waits for that."""
+
+
+_FLUSH = _Job((), put=True, answered=True)
 
 
 class Trail:
@@ -64,7 +69,7 @@ class Trail:
         Raises:
             StoreError: the keys of today cannot be made.
         """
-        self.durable, self._settings = settings.durable, settings
+        self._settings, self._waits, self._durable = settings, settings.waits, settings.durable
         self._writer, self._secrets, self._mask = writer, secrets, mask
         self._configuration = configuration
         self._models: dict[str, str] = {}
@@ -75,7 +80,7 @@ class Trail:
         self._bytes = self._in_flight = self._lost = 0
         self._future: Shared | None = None
         self._flying: Shared | None = None
-        self._busy = self._closed = False
+        self._busy = self._flushing = self._closed = False
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +91,8 @@ class Trail:
 
     def adopt(self, settings: AuditSettings, mask: Callable[[bytes], bytes]) -> None:
         """Go on by other settings from the next record on. May be called on any thread."""
-        self._mask, self._settings, self.durable = mask, settings, settings.durable
+        self._mask, self._settings = mask, settings
+        self._waits, self._durable = settings.waits, settings.durable
         self._secrets.adopt(settings)
 
     # ---- on the event loop
@@ -120,7 +126,7 @@ class Trail:
         if content is not None and self._settings.content != "none":
             new = self._with_content(new, content)
         future = self._take(new)
-        return future if self.durable else None
+        return future if self._waits else None
 
     def _take(self, new: Item) -> Shared:
         length = len(new.body)
@@ -176,7 +182,7 @@ class Trail:
         if self._loop is None:
             return
         self._busy = True
-        if self.durable:
+        if self._waits:
             self._loop.call_soon(self._hand_over)
         else:
             self._loop.call_later(self._settings.linger_ms / 1000, self._hand_over)
@@ -186,14 +192,34 @@ class Trail:
         self._waiting, self._future, self._bytes = [], None, 0
         self._in_flight, self._flying = len(batch), future
         try:
-            put = self.durable and len(batch) <= MOST_PUT and self._writer.put(batch)
+            put = self._waits and len(batch) <= MOST_PUT and self._writer.put(batch)
         except BartizanError as error:
             self._landed(batch, error)
         except Exception as error:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
             self._complain(type(error).__name__)
             self._landed(batch, StoreError(type(error).__name__))
         else:
-            self._jobs.put(_Job(batch, put=put))
+            if put and not self._durable:
+                self._landed(batch, None)
+                self._flush_soon()
+            else:
+                self._jobs.put(_Job(batch, put=put))
+
+    def _flush_soon(self) -> None:
+        """Have what was put on disk before long."""
+        if self._loop is not None and not self._flushing:
+            self._flushing = True
+            self._loop.call_later(self._settings.linger_ms / 1000, self._jobs.put, _FLUSH)
+
+    def _flushed(self, error: BartizanError | None) -> None:
+        """What was put and answered is on disk, or did not get there."""
+        self._flushing = False
+        if error is None:
+            return
+        if self._busy:  # the store knows: the batch that is on its way to it brings the others along, or fails as well
+            _LOG.error("the disk failed to take what was recorded: %s", error.message)
+        else:
+            self._failed((), None, error, put=True)
 
     def _landed(self, batch: Sequence[Item], error: BartizanError | None, *, put: bool = False) -> None:
         """A batch was written, or could not be. One that was ``put`` is in the log, whether it is on disk or not."""
@@ -216,7 +242,7 @@ class Trail:
         if self._failing is None:
             _LOG.error("the audit log failed, nothing is answered: %s", error.message)
         self._failing = error
-        if self.durable or put:
+        if self._waits or put:
             self._lost += sum(1 for lost in batch if not lost.record.operation.startswith("audit.gap"))
             self._lost += len(self._waiting)
             self._waiting, self._bytes = [], 0
@@ -279,9 +305,10 @@ class Trail:
                 self._finish()
                 return
             error = self._write(job)
+            told = partial(self._flushed, error) if job.answered else partial(self._landed, job.batch, error, put=job.put)
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                    self._loop.call_soon_threadsafe(partial(self._landed, job.batch, error, put=job.put))
+                    self._loop.call_soon_threadsafe(told)
 
     def _write(self, job: _Job) -> BartizanError | None:
         try:

@@ -13,6 +13,18 @@ def test_the_defaults_lose_nothing_and_keep_no_content():
     assert settings.content == "none"
 
 
+def test_what_an_answer_waits_for():
+    assert [(each.waits, each.durable) for each in map(of_mode, ("durable", "written", "fast"))] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+
+
+def of_mode(mode):
+    return AuditSettings(mode=mode)
+
+
 @pytest.mark.parametrize("name", ["answered", "refused", "flagged", "admin", "digests"])
 def test_what_is_dropped_before_an_attack_would_be_noticed_is_refused(name):
     with pytest.raises(InputError, match=f"{name} = '29d' is not longer than detection_lag"):

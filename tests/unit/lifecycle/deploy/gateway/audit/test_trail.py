@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -119,7 +121,7 @@ def test_a_full_queue_refuses(store):
     assert len(found(store)) == 16
 
 
-@pytest.mark.parametrize("mode", ["durable", "fast"])
+@pytest.mark.parametrize("mode", ["durable", "written", "fast"])
 def test_a_database_that_another_holds_refuses_everything_and_recovers(store, mode, monkeypatch, tmp_path):
     store._connection.execute("PRAGMA busy_timeout=50")
     monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.05)
@@ -226,6 +228,74 @@ def test_what_was_put_and_did_not_reach_the_disk_is_not_written_twice(store, mon
 
     asyncio.run(run())
     assert len(found(store, id=record(1).id)) == 1
+
+
+def test_the_written_mode_answers_before_the_disk_does_and_asks_it_soon(store, monkeypatch):
+    """A batch that was put does not wait for a disk that takes its time; what comes meanwhile does not either."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def slow():
+        asked.set()
+        assert answers.wait(60)
+
+    async def run():
+        log = trail_of(store, mode="written", linger_ms=1)
+        await log.append(record(0))  # the first goes through the thread, which makes the connection for the others
+        with monkeypatch.context() as slowly:
+            slowly.setattr(store, "sync", slow)
+            for number in range(1, 4):
+                await asyncio.wait_for(log.append(record(number)), 30)
+                assert found(store, id=record(number).id)
+            await until(asked.is_set)
+            await asyncio.wait_for(log.append(record(4)), 30)
+            answers.set()
+        await log.close()
+
+    asyncio.run(run())
+    assert len(found(store)) == 5
+    assert report(store).unsigned == 0
+
+
+def test_a_disk_that_fails_after_the_answer_stops_the_written_mode_until_it_works(store, monkeypatch):
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    def failing(_handle):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    async def run():
+        log = trail_of(store, mode="written", linger_ms=1)
+        await log.append(record(0))
+        with monkeypatch.context() as broken:
+            broken.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
+            await log.append(record(1))
+            await until(lambda: log.trouble)
+            with pytest.raises(StoreError, match="the disk is broken"):
+                log.append(record(2))
+        await until(lambda: not log.trouble)
+        await log.append(record(3))
+        await log.close()
+
+    asyncio.run(run())
+    ids = [kept.id for kept in found(store)]
+    assert [ids.count(record(number).id) for number in range(4)] == [1, 1, 0, 1]
+    assert report(store).problems == ()
+
+
+def test_a_disk_that_fails_while_a_batch_is_written_is_left_to_that_batch(store, monkeypatch):
+    async def run():
+        log = trail_of(store, mode="written", linger_ms=1)
+        await log.append(record(0))
+        log._busy = True
+        log._flushing = True
+        log._flushed(StoreError("the disk is broken"))
+        assert not log.trouble
+        assert not log._flushing
+        log._busy = False
+        await log.append(record(1))
+        await log.close()
+
+    asyncio.run(run())
+    assert len(found(store)) == 2
 
 
 def test_the_fast_mode_waits_no_longer_than_it_says(store):
