@@ -42,6 +42,9 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
 class Budgets(Protocol):
     """All budgets of the configuration. Reserve first, settle afterwards; both on the event loop."""
 
+    settles: bool
+    """Whether anything that only turns out afterwards is counted."""
+
     def reserve(
         self, caller: Caller, names: tuple[str, ...], model: str, cost: Cost, now: float
     ) -> Denied | Awaitable[Denied | None] | None:

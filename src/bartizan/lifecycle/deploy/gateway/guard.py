@@ -8,7 +8,7 @@ recorded, and nothing follows) or ``enforce`` mode, and takes one that fails for
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
@@ -89,7 +89,7 @@ class Asked:
 class Answer:
     """What the model answered. Guards read it; the pipeline alone writes to it."""
 
-    __slots__ = ("labels", "microseconds", "scores", "source")
+    __slots__ = ("_foretold", "_place", "labels", "microseconds", "scores", "source")
 
     def __init__(
         self, labels: NDArray[np.int64], scores: NDArray[np.float64] | None = None, source: str = "model"
@@ -102,6 +102,22 @@ class Answer:
         """``model``, ``cache``, ``rule``, ``review`` or ``fallback``."""
         self.microseconds = 0
         """That the model took for it, as far as the host knows; its share of a batch."""
+        self._foretold: Mapping[str, Sequence[Any]] | None = None
+        self._place = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def foretell(self, foretold: Mapping[str, Sequence[Any]] | None, place: int = 0) -> None:
+        """Remember what guards worked out of answers that came together, and which of them this one is."""
+        self._foretold, self._place = foretold, place
+
+    def ahead(self, guard: str) -> Any:
+        """What a guard worked out beforehand; None when it did not, or the answer is another one since."""
+        if self._foretold is None:
+            return None
+        found = self._foretold.get(guard)
+        return None if found is None else found[self._place]
 
 
 class Guard(Protocol):
@@ -122,7 +138,13 @@ class Guard(Protocol):
         """
 
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:
-        """Look at the answer before it is tailored; None: nothing to say."""
+        """Look at the answer before it is tailored; None: nothing to say.
+
+        A guard that never has anything to say of one has an attribute ``for_requests`` that is true. One that works
+        quicker on many answers than on each has a true attribute ``foretells`` and a method ``foretell(labels, scores)``,
+        which gives something for each answer to one row, ``(batch,)`` and ``(batch, classes)``: ``answer.ahead(name)``
+        gives it back.
+        """
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from bartizan.lifecycle.deploy.gateway.budgets.refusal import too_much
 from bartizan.lifecycle.deploy.gateway.failures import RequestError
 from bartizan.lifecycle.deploy.gateway.front import Granted
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked
-from bartizan.lifecycle.deploy.gateway.pipeline import Gathered
+from bartizan.lifecycle.deploy.gateway.pipeline import Collected, Gathered
 from bartizan.lifecycle.deploy.gateway.protocol import Description, Output, Question
 from bartizan.lifecycle.deploy.gateway.schedule import Served
 from bartizan.lifecycle.deploy.gateway.serving import Lane, Lanes
@@ -39,6 +39,7 @@ class Inquiry:
         "beside",
         "body",
         "call",
+        "collected",
         "described",
         "exchange",
         "gathered",
@@ -64,6 +65,8 @@ class Inquiry:
         self.granted, self.described = granted(call), served.description
         self.beside: Gathered | None = None
         """Its rows among those of others, for guards that look at many at once."""
+        self.collected: Collected | None = None
+        """The answer among those to others."""
         self.gathered: Callable[[], Answer] | None = None
         """Gives the answer of a model that was asked together with others."""
         self.told: Mapping[str, Output] | None = None
@@ -259,10 +262,11 @@ class Inquiries:
         if inquiry.exchange.source == FALLBACK:
             answer.source = FALLBACK
         inquiry.answer = answer
+        inquiry.collected = inquiry.served.pipeline.collect(answer)
 
     def _weigh(self, inquiry: Inquiry) -> None:
         """Let the guards look at the answer."""
-        inquiry.served.pipeline.after(inquiry.asked, inquiry.answer, inquiry.passage)
+        inquiry.served.pipeline.after(inquiry.asked, inquiry.answer, inquiry.passage, inquiry.collected)
         if inquiry.passage.stopped:
             self._stop(inquiry)
 
@@ -369,7 +373,7 @@ async def _paid(call: Call, paying: Awaitable[Denied | None]) -> None:
 def _settle(call: Call, microseconds: int) -> None:
     """Take what the model's work has cost, now that it is known: once for everything that was reserved."""
     budgets, exchange = call.front.budgets, call.exchange
-    if budgets is not None:
+    if budgets is not None and budgets.settles:
         taken = Cost(requests=0, microseconds=microseconds)
         budgets.settle(exchange.caller, granted(call).budgets, exchange.model, taken, exchange.now)
 

@@ -42,8 +42,14 @@ class Foresight(NamedTuple):
 
 _NOTHING_FORESEEN: Mapping[str, Any] = MappingProxyType({})
 NOTHING = Foresight(cleared=False, rows={})
-Gathered = tuple[Stack[Foresight], int]
+Gathered = tuple[Stack[Numbers, Foresight], int]
 """Rows that came together, and the place of a request among them."""
+Foretold = Mapping[str, Sequence[Any]]
+"""What guards say of answers that came together, by their names."""
+Collected = tuple[Stack[Answer, Foretold], int]
+"""Answers that came together, and the place of one among them."""
+SEVERAL = 8
+"""Answers that are looked at together; of fewer, each is looked at as quickly."""
 
 
 class Passage:
@@ -94,6 +100,9 @@ class Pipeline:
         """The first guards, as far as they can tell of many rows at once that there is nothing to say."""
         self._foreseeing = tuple(one.guard for one in self._placed if hasattr(one.guard, "foresee"))
         self._stacks = Stacks(self._together)
+        self._answering = tuple(one for one in self._placed if not getattr(one.guard, "for_requests", False))
+        self._foretelling = tuple(one.guard for one in self._answering if getattr(one.guard, "foretells", False))
+        self._answers = Stacks(self._foretold)
 
     @property
     def guards(self) -> tuple[str, ...]:
@@ -167,9 +176,33 @@ class Pipeline:
             if passage.action >= Action.THROTTLE:
                 return
 
-    def after(self, asked: Asked, answer: Answer, passage: Passage) -> None:
-        """Let the guards look at the answer. Changes it when one of them does."""
-        for placed in self._placed:
+    def collect(self, answer: Answer) -> Collected | None:
+        """Have guards look at an answer together with those that come before the first ``after``."""
+        if self._foretelling and answer.scores is not None and len(answer.labels) == 1:
+            return self._answers.add(answer)
+        return None
+
+    def _foretold(self, answers: list[Answer]) -> Foretold:
+        """What guards work out of answers to one row each."""
+        if len(answers) < SEVERAL:
+            return {}
+        found: dict[str, Sequence[Any]] = {}
+        try:
+            labels = np.concatenate([each.labels for each in answers])
+            scores = np.concatenate([each.scores for each in answers])
+            for guard in self._foretelling:
+                found[guard.name] = guard.foretell(labels, scores)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - each is looked at by itself then
+            _LOG.debug("answers that came together could not be looked at", exc_info=True)
+            return {}
+        return found
+
+    def after(self, asked: Asked, answer: Answer, passage: Passage, collected: Collected | None = None) -> None:
+        """Let the guards look at the answer. Changes it when one of them does. ``collected``: see ``collect``."""
+        if collected is not None:
+            stack, place = collected
+            answer.foretell(stack.found(), place)
+        for placed in self._answering:
             verdict = _said(placed, asked, answer)
             if verdict is None:
                 continue
@@ -178,6 +211,7 @@ class Pipeline:
             if placed.enforce:
                 _change(answer, verdict)
             passage.take(placed, verdict)
+        answer.foretell(None)
 
 
 def _said(placed: Placed, asked: Asked, answer: Answer | None) -> Verdict | None:
@@ -204,6 +238,8 @@ def _measured(asked: Asked, placed: Placed, verdict: Verdict) -> None:
 
 
 def _change(answer: Answer, verdict: Verdict) -> None:
+    if verdict.labels is not None or verdict.scores is not None:
+        answer.foretell(None)
     if verdict.labels is not None:
         answer.labels, answer.source = verdict.labels, "rule"
         if verdict.scores is None:
@@ -212,4 +248,4 @@ def _change(answer: Answer, verdict: Verdict) -> None:
         answer.scores = verdict.scores
 
 
-__all__ = ["BrokenGuardError", "Gathered", "Passage", "Pipeline", "Placed"]
+__all__ = ["BrokenGuardError", "Collected", "Gathered", "Passage", "Pipeline", "Placed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -10,21 +10,22 @@ import numpy as np
 from bartizan.core.errors import WorkError
 from bartizan.lifecycle.deploy.gateway.guard import Numbers
 
+Part = TypeVar("Part", bound=Sized)
 Found = TypeVar("Found")
 MOST_ROWS = 1024
 """Rows that are looked at in one call."""
 
 
-class Stack(Generic[Found]):
-    """Rows of several requests, one after the other. What is found is found when the first of them asks for it."""
+class Stack(Generic[Part, Found]):
+    """Rows of several requests, or answers to them. What is found is found when the first of them asks for it."""
 
     __slots__ = ("_found", "_look", "count", "parts")
 
-    def __init__(self, look: Callable[[list[Numbers]], Found]) -> None:
-        """``look`` takes the rows of each request, and raises nothing that could be foreseen."""
-        self._look: Callable[[list[Numbers]], Found] | None = look
+    def __init__(self, look: Callable[[list[Part]], Found]) -> None:
+        """``look`` takes the part of each request, and raises nothing that could be foreseen."""
+        self._look: Callable[[list[Part]], Found] | None = look
         self._found: Found | None = None
-        self.parts: list[Numbers] = []
+        self.parts: list[Part] = []
         self.count = 0
 
     @property
@@ -43,14 +44,14 @@ class Stack(Generic[Found]):
         return self._found
 
 
-class Stacks(Generic[Found]):
+class Stacks(Generic[Part, Found]):
     """Opens a stack whenever there is none that takes more. Used on one event loop."""
 
-    def __init__(self, look: Callable[[list[Numbers]], Found]) -> None:
+    def __init__(self, look: Callable[[list[Part]], Found]) -> None:
         self._look = look
-        self._stack: Stack[Found] | None = None
+        self._stack: Stack[Part, Found] | None = None
 
-    def add(self, rows: Numbers) -> tuple[Stack[Found], int]:
+    def add(self, rows: Part) -> tuple[Stack[Part, Found], int]:
         """Put rows on a stack; gives it, and which part of it they are."""
         stack = self._stack
         if stack is None or not stack.is_open or stack.count + len(rows) > MOST_ROWS:

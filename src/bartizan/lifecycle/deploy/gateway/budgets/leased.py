@@ -46,12 +46,14 @@ _LOG = logging.getLogger("bartizan.gateway")
 class _Plan:
     """The budgets that requests of one caller about one model draw on."""
 
-    __slots__ = ("caller", "getters", "later", "names", "purses")
+    __slots__ = ("caller", "getters", "later", "names", "only", "purses")
 
     def __init__(self, caller: Caller, names: tuple[str, ...], purses: Sequence[Purse]) -> None:
         self.caller, self.names, self.purses = caller, names, tuple(purses)
         self.getters: tuple[Callable[[Cost], int], ...] = tuple(attrgetter(each.settings.unit) for each in purses)
         self.later = tuple(place for place, each in enumerate(purses) if each.settings.unit in AFTERWARDS)
+        self.only = (self.purses[0], self.getters[0]) if len(self.purses) == 1 and not self.later else None
+        """The budget, where there is one whose cost is known beforehand: no other has to be looked at."""
 
     def fits(self, caller: Caller) -> bool:
         """Whether it is the plan of this caller still."""
@@ -72,6 +74,7 @@ class LeasedBudgets:
         self, budgets: Mapping[str, BudgetSettings], state: SharedState, *, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self._budgets, self._state, self._steady = dict(budgets), state, steady
+        self.settles = any(each.unit in AFTERWARDS for each in self._budgets.values())
         self._always = tuple(name for name, each in self._budgets.items() if each.always)
         self._plans: dict[tuple[str, str], _Plan] = {}
         self._purses: dict[str, Purse] = {}
@@ -99,6 +102,12 @@ class LeasedBudgets:
             RequestError: 503, a budget is not configured.
         """
         plan = self._plan(caller, names, model)
+        if plan.only is not None and not self._shut:
+            purse, get = plan.only
+            need = get(cost)
+            if purse.left >= need and (not need or self._steady() < purse.until):
+                purse.left -= need
+                return None
         needs = [get(cost) for get in plan.getters]
         if plan.later:
             _expect(plan, needs, cost)

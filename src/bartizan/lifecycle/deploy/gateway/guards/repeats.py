@@ -79,6 +79,7 @@ class RepeatsGuard:
     Settings: ClassVar[type[msgspec.Struct]] = RepeatsSettings
     name = "repeats"
     cost = 15.0
+    for_requests = True
 
     def __init__(self, settings: RepeatsSettings, material: Material) -> None:
         self._settings = settings

@@ -55,6 +55,7 @@ class SchemaGuard:
     Settings: ClassVar[type[msgspec.Struct]] = SchemaSettings
     name = "schema"
     cost = 4.0
+    for_requests = True
 
     def __init__(self, settings: SchemaSettings, material: Material) -> None:
         """Raises InputError when the settings name what is not there, or leave nothing possible."""

@@ -65,6 +65,7 @@ class OutlierGuard:
         self._by_rows = settings.detector not in {"energy", "softmax"}
         self.wants_scores = self._by_scores or settings.shrink
         """Whether the model has to be asked for scores even where only labels are told."""
+        self.foretells = self._by_scores
         self._pending: dict[str, NDArray[np.float64]] = {}
         self._measure = f"{self.name}.{MEASURE}"
 
@@ -93,13 +94,19 @@ class OutlierGuard:
         decades = self._final(asked, answer.scores)
         return self._concluded(float(decades.max(initial=0.0)), known, answer, decades)
 
+    def foretell(self, labels: NDArray[np.int64], scores: Scores) -> list[float]:
+        """Decades of each answer, by its scores alone. See ``Guard.on_response``."""
+        del labels
+        return self._by_answers(scores).tolist()  # type: ignore[no-any-return]
+
     def _single(self, asked: Asked, answer: Answer) -> Verdict | None:
         """``on_response`` for one row, without arrays as long as it is usual."""
         known = decades = asked.measures.get(self._measure, -1.0)
         if decades < 0:
             decades = self._one(asked.rows) if self._by_rows else 0.0
         if self._by_scores and answer.scores is not None:
-            decades = max(decades, self._by_answer(answer.scores))
+            ahead = answer.ahead(self.name)
+            decades = max(decades, self._by_answer(answer.scores) if ahead is None else ahead)
         return self._concluded(decades, known, answer, None)
 
     def _concluded(

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bartizan.core.digest import Digest
+from bartizan.lifecycle.deploy.gateway.caller import ANONYMOUS
 from bartizan.lifecycle.deploy.gateway.guard import Answer, Asked, Numbers
 from bartizan.lifecycle.deploy.gateway.guards.rules.opinions import Opinion
 
@@ -41,6 +43,11 @@ class Facts:
         self.conflict: Any = 0.0
         self._best: Any = None
         self._second: Any = None
+
+    @classmethod
+    def of_answers(cls, labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Facts:
+        """What answers say, one row each; there is nothing else to look at."""
+        return cls(_NOBODY, Answer(labels, scores))
 
     def confidence(self) -> float:
         """The greatest score of the row; NaN where the model has no scores, or one of them is none."""
@@ -91,6 +98,11 @@ class Facts:
     def weekday(self) -> float:
         """0 on Monday to 6 on Sunday (UTC)."""
         return float(datetime.fromtimestamp(self.asked.now, UTC).weekday())
+
+
+_NOBODY = Asked(
+    request="", caller=ANONYMOUS, model="", digest=Digest(""), rows=np.empty((0, 0), dtype=np.float64), now=0.0
+)
 
 
 __all__ = ["NO", "UNKNOWN", "YES", "Facts", "Truth"]

@@ -23,9 +23,9 @@ from bartizan.lifecycle.deploy.gateway.guards.rules.fusion import Fusion
 from bartizan.lifecycle.deploy.gateway.guards.rules.report import CHECK, read_report
 from bartizan.lifecycle.deploy.gateway.guards.rules.rule import ACTIONS, Met, Rule, read_rule, rules_of, told
 from bartizan.lifecycle.deploy.gateway.guards.rules.settings import RulesSettings, TreeSettings
-from bartizan.lifecycle.deploy.gateway.guards.rules.soundness import impossible, impossible_rows
+from bartizan.lifecycle.deploy.gateway.guards.rules.soundness import impossible, impossible_rows, possible
 from bartizan.lifecycle.deploy.gateway.guards.rules.tree import Tree
-from bartizan.lifecycle.deploy.gateway.guards.rules.vocabulary import is_measure, vocabulary
+from bartizan.lifecycle.deploy.gateway.guards.rules.vocabulary import is_measure, is_of_answer, vocabulary
 
 AFTER_ALL = 1e6
 """Cost of a guard that rests on what others measure: the dearest comes last."""
@@ -55,9 +55,11 @@ class RulesGuard:
         self._late = tuple(rule for rule in rules if rule.late)
         self._bound = Bound.of(settings, rules, material)
         self._reports = self._fusion is not None or self._bound is not None
-        names = frozenset().union(*(rule.test.names for rule in rules), self._fusion.names if self._fusion else ())
+        names = self._names(rules).union(self._fusion.names if self._fusion else ())
         if self._fusion is not None:
             self._fusion.wants_conflict = "opinion.conflict" in names
+        self.foretells = self._tree is None and not self._reports and all(map(is_of_answer, self._names(self._late)))
+        """Whether it rests on nothing but answers, and can look at many at once."""
         self.cost = AFTER_ALL if any(is_measure(name) for name in names) else 1.0 + len(rules)
 
     @property
@@ -80,8 +82,23 @@ class RulesGuard:
         del rows, most
         return not self._early
 
+    @staticmethod
+    def _names(rules: Sequence[Rule]) -> frozenset[str]:
+        return frozenset().union(*(rule.test.names for rule in rules))
+
+    def foretell(self, labels: NDArray[np.int64], scores: NDArray[np.float64]) -> list[bool]:
+        """Of which answers there is nothing to say. See ``Guard.on_response``."""
+        quiet = possible(labels, scores, len(self._classes))
+        facts = Facts.of_answers(labels, scores)
+        with np.errstate(all="ignore"):
+            for rule in self._late:
+                quiet &= rule.test.each(facts) < rule.least
+        return quiet.tolist()  # type: ignore[no-any-return]
+
     def on_response(self, asked: Asked, answer: Answer) -> Verdict | None:
         """Everything else."""
+        if answer.ahead(self.name):
+            return None
         facts, rows = Facts(asked, answer), len(asked.rows)
         if problem := self._impossible(answer, rows):
             return Verdict(action=ACTIONS[self._settings.impossible], reason=problem, measures={"impossible": 1.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bartizan.lifecycle.deploy.gateway.guard import Answer
 
@@ -47,4 +48,22 @@ def impossible_rows(answer: Answer, classes: int, rows: int) -> str:
         return NOT_GREATEST if (scores[np.arange(rows), labels] < scores.max(axis=1) - TOLERANCE).any() else ""
 
 
-__all__ = ["impossible", "impossible_rows"]
+def possible(labels: NDArray[np.int64], scores: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
+    """``(batch,)``: which answers to one row each are possible beyond doubt.
+
+    Of those that are nearly impossible it says no: however a sum is rounded, they are looked at by themselves.
+    """
+    if scores.shape != (len(labels), classes):
+        return np.zeros(len(labels), dtype=np.bool_)
+    known = (labels >= 0) & (labels < classes)
+    with np.errstate(all="ignore"):
+        told = scores[np.arange(len(labels)), np.where(known, labels, 0)]
+        return np.asarray(
+            known
+            & (np.abs(scores.sum(axis=1) - 1.0) <= TOLERANCE / 2)
+            & (scores.min(axis=1) >= -TOLERANCE / 2)
+            & (told >= scores.max(axis=1) - TOLERANCE / 2)
+        )
+
+
+__all__ = ["impossible", "impossible_rows", "possible"]

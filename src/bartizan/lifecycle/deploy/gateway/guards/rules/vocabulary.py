@@ -50,6 +50,11 @@ def needs_answer(names: frozenset[str]) -> bool:
     return any(name in ANSWER or name.partition(".")[0] in {"score", "opinion"} or is_measure(name) for name in names)
 
 
+def is_of_answer(name: str) -> bool:
+    """Whether a name stands for something that the model's answer says, and nothing else does."""
+    return name in {"label", "confidence", "margin"} or name.startswith("score.")
+
+
 def is_measure(name: str) -> bool:
     """Whether a name is a measure of another guard."""
     owner, dot, _ = name.partition(".")
@@ -123,4 +128,4 @@ def _measure(name: str) -> Term:
     return _both(Kind.NUMBER, lambda facts: facts.asked.measures.get(name, nan))
 
 
-__all__ = ["Lookup", "is_measure", "needs_answer", "vocabulary"]
+__all__ = ["Lookup", "is_measure", "is_of_answer", "needs_answer", "vocabulary"]

@@ -43,6 +43,7 @@ class SanitiseGuard:
     Settings: ClassVar[type[msgspec.Struct]] = SanitiseSettings
     name = "sanitise"
     cost = 10.0
+    for_requests = True
 
     def __init__(self, settings: SanitiseSettings, material: Material) -> None:
         """Raises InputError when a chain does not fit the model's rows."""
