@@ -73,7 +73,7 @@ class Steady(RequestResponseCycle):
 
     def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Send all of an answer; False when it has to go uvicorn's own way, and nothing was sent."""
-        lines = [_line(name, value) for name, value in headers]
+        lines = [*map(_line, headers)]
         if (
             self.response_started
             or self._start is not None
@@ -124,12 +124,29 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-@functools.lru_cache(512)
-def _line(name: bytes, value: bytes) -> bytes | None:
+_LINES: dict[tuple[bytes, bytes], bytes] = {}
+MOST_LINES = 256
+"""Lines of heads that are remembered. Those that differ from answer to answer push the others out now and then."""
+
+
+def _line(field: tuple[bytes, bytes]) -> bytes | None:
     """A line of the head of an answer; None when it is not for the short way."""
-    if name.lower() in {b"connection", b"transfer-encoding"} or HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-        return None
-    return b"%b: %b\r\n" % (name.lower(), value)
+    line = _LINES.get(field)
+    if line is None:
+        name, value = field
+        start = _start_of(name)
+        if start is None or HEADER_VALUE_RE.search(value):
+            return None
+        if len(_LINES) >= MOST_LINES:
+            _LINES.clear()
+        line = _LINES[field] = b"%b%b\r\n" % (start, value)
+    return line
+
+
+@functools.lru_cache(64)
+def _start_of(name: bytes) -> bytes | None:
+    lower = name.lower()
+    return None if lower in {b"connection", b"transfer-encoding"} or HEADER_RE.search(name) else lower + b": "
 
 
 class SteadyProtocol(BoundedProtocol):

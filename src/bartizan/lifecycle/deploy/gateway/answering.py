@@ -84,14 +84,14 @@ class Desk:
     async def openapi(self, call: Call) -> Reply:
         """This interface, for the models that the role may ask."""
         role = granted(call).role
-        await self._inquiries.spend_all(call, Cost())
+        await self._spend(call)
         seen = [lane.door.last for lane in self._lanes if lane.door.last and role.may("infer", lane.name)]
         return reply(200, openapi.document(seen, role.operations))
 
     async def metadata(self, call: Call) -> Reply:
         """What a model takes, and what the role is told."""
         lane, role = self._lane(call), granted(call).role
-        await self._inquiries.spend_all(call, Cost())
+        await self._spend(call)
         described = lane.door.last
         if described is None:
             raise RequestError(503, OUT, reason=lane.door.reason)
@@ -144,6 +144,12 @@ class Desk:
         if outcome is None:
             raise RequestError(404, "there is no such case")
         return reply(200, outcome)
+
+    async def _spend(self, call: Call) -> None:
+        """What every request costs."""
+        paying = self._inquiries.spend_all(call, Cost())
+        if paying is not None:
+            await paying
 
     def _named(self, call: Call) -> tuple[str, str]:
         """Name and version of the model as the path has them; the only model when it has none."""

@@ -123,7 +123,11 @@ class Inquiries:
             RequestError: nothing is in service, the question is none, a budget is spent, a guard stops it, or the model
                 cannot answer.
         """
-        inquiry = await self._opened(call, lane, body, read)
+        served, paying = self._opened(call, lane, body)
+        if paying is not None:
+            await paying
+        await call.join()
+        inquiry = Inquiry(call, lane, served, body, read)
         try:
             await call.walk(self._telling, inquiry)
         finally:
@@ -137,8 +141,11 @@ class Inquiries:
         Raises:
             RequestError: see ``told``; what stands in for a model explains nothing.
         """
-        inquiry = await self._opened(call, lane, body, read)
-        served, exchange, spent = inquiry.served, inquiry.exchange, 0.0
+        served, paying = self._opened(call, lane, body)
+        if paying is not None:
+            await paying
+        await call.join()
+        inquiry, exchange, spent = Inquiry(call, lane, served, body, read), call.exchange, 0.0
         try:
             if served is not lane.door.served:
                 raise _out(lane)
@@ -162,24 +169,31 @@ class Inquiries:
             raise _out(lane)
         return inquiry, given
 
-    async def spend_all(self, call: Call, cost: Cost) -> None:
-        """Take a cost that is known as a whole beforehand. Raises RequestError when a budget is spent."""
+    def spend_all(self, call: Call, cost: Cost) -> Awaitable[None] | None:
+        """Take a cost that is known as a whole beforehand; gives what has to be waited for, where anything has.
+
+        Raises:
+            RequestError: a budget is spent.
+        """
         paying = _pay(call, cost)
         if paying is not None:
-            await paying
+            return self._spent(call, paying)
+        _settle(call, 0)
+        return None
+
+    async def _spent(self, call: Call, paying: Awaitable[None]) -> None:
+        await paying
         _settle(call, 0)
 
-    async def _opened(self, call: Call, lane: Lane, body: bytes, read: Read) -> Inquiry:
-        """A question before it is read, together with those that come at the same time."""
+    def _opened(self, call: Call, lane: Lane, body: bytes) -> tuple[Served, Awaitable[None] | None]:
+        """What answers a question, and its price, before it is read."""
         served = lane.door.served
         if served is None:
             served = self._instead(call, lane)
         call.use(served)
         call.exchange.digest = served.description.digest
         # paid before it is read: mistakes cost, and reading is work that a spent budget does not buy
-        await self.spend_all(call, Cost(bytes=len(body)))
-        await call.join()
-        return Inquiry(call, lane, served, body, read)
+        return served, self.spend_all(call, Cost(bytes=len(body)))
 
     # ---- the steps of a question
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -115,10 +115,25 @@ class Question(msgspec.Struct, frozen=True):
 
 _CANNOT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 _REQUEST = msgspec.json.Decoder(_Request)
-_REALS = msgspec.json.Decoder(list[float])
-_REAL_ROWS = msgspec.json.Decoder(list[list[float]])
-_WHOLES = msgspec.json.Decoder(list[int])
-_WHOLE_ROWS = msgspec.json.Decoder(list[list[int]])
+_Pair = tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]
+"""Of flat numbers, and of nested ones."""
+
+
+def _decoders(number: Any) -> _Pair:
+    return msgspec.json.Decoder(list[number]), msgspec.json.Decoder(list[list[number]])
+
+
+def _within(most: float) -> _Pair:
+    return _decoders(float if most == math.inf else Annotated[float, msgspec.Meta(ge=-most, le=most)])
+
+
+_REALS, _WHOLES = _decoders(float), _decoders(int)
+_BOUNDED = {
+    (name, dtype): _within(min(most, SINGLE) if dtype == "<f4" else most)
+    for name, most in _REAL.items()
+    for dtype in ("<f4", "<f8")
+}
+"""By the datatype of the numbers and that in which the model computes: what takes no number that is out of range."""
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -184,24 +199,11 @@ def _rows(tensor: _Tensor, rest: memoryview | None, described: Description) -> N
     else:
         if rest:
             raise unfit("bytes follow the head, and no tensor says that they are its own")
-        numbers = _numbers(tensor, shape[0], shape[1])
-        return _array(numbers, described.dtype).reshape(shape)
+        read = _reals if tensor.datatype in _REAL else _wholes
+        return np.array(read(tensor, shape[0], shape[1], described.dtype), dtype=described.dtype).reshape(shape)
     if b"\x00" in np.isfinite(rows).tobytes():  # half the time of asking whether all are
         raise unfit("every number must be finite")
     return rows
-
-
-def _array(numbers: Sequence[float], dtype: str) -> Numbers:
-    """JSON has no number that is not finite."""
-    wide = np.array(numbers, dtype=np.float64)
-    if dtype == "<f8":
-        return wide
-    # a sum of squares is quicker than a look at each: where it is this small, none of them is out of range
-    with np.errstate(over="ignore"):
-        squares = wide.dot(wide)
-    if not squares <= SINGLE * SINGLE and np.abs(wide).max() > SINGLE:
-        raise unfit("a number is out of the range of FP32, in which the model computes")
-    return wide.astype(np.float32)
 
 
 def _flattened(shape: tuple[int, ...], described: Description) -> tuple[int, int]:
@@ -227,35 +229,58 @@ def _laid(
         return rows.astype(dtype, copy=False)
 
 
-def _numbers(tensor: _Tensor, height: int, width: int) -> list[float] | list[int]:
-    """The numbers one after the other, each within its datatype; nested or flat, as the protocol allows both."""
-    real = tensor.datatype in _REAL
-    if not real and tensor.datatype not in _WHOLE:
+def _reals(tensor: _Tensor, height: int, width: int, dtype: str) -> list[float]:
+    """The numbers one after the other, each within its datatype and that of the model. JSON has none that is infinite."""
+    try:
+        return _flat(tensor.data, _BOUNDED[tensor.datatype, dtype], height, width)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as error:  # of what kind the numbers are, or how large one is
+        try:
+            _flat(tensor.data, _REALS, height, width)
+        except msgspec.ValidationError as kind:
+            raise unfit(f"data: {kind}") from error
+    computes = "" if _REAL[tensor.datatype] <= SINGLE else ", in which the model computes"
+    raise unfit(f"a number is out of the range of {'FP32' if computes else tensor.datatype}{computes}")
+
+
+def _wholes(tensor: _Tensor, height: int, width: int, dtype: str) -> list[int]:
+    """The same of whole numbers. The model's datatype holds all of them."""
+    del dtype
+    if tensor.datatype not in _WHOLE:
         raise unfit(f"datatype {tensor.datatype[:16]!r}")
-    flat, nested = (_REALS, _REAL_ROWS) if real else (_WHOLES, _WHOLE_ROWS)
-    numbers: Any = _flat(tensor.data, flat, nested, height, width)
-    if len(numbers) != height * width:
-        raise unfit(f"{len(numbers)} numbers are no {height} rows of {width}")
-    if tensor.datatype != "FP64":
-        least, most = _WHOLE.get(tensor.datatype) or (-_REAL[tensor.datatype], _REAL[tensor.datatype])
-        if not least <= min(numbers) <= max(numbers) <= most:
-            raise unfit(f"a number is out of the range of {tensor.datatype}")
-    return numbers  # type: ignore[no-any-return]  # one of the two decoders made it
+    try:
+        numbers: list[int] = _flat(tensor.data, _WHOLES, height, width)
+    except msgspec.ValidationError as error:
+        raise unfit(f"data: {error}") from error
+    least, most = _WHOLE[tensor.datatype]
+    if not least <= min(numbers) <= max(numbers) <= most:
+        raise unfit(f"a number is out of the range of {tensor.datatype}")
+    return numbers
 
 
-def _flat(data: msgspec.Raw, flat: Any, nested: Any, height: int, width: int) -> Any:
-    text = bytes(data)
-    if text.lstrip(b"[ \t\r\n")[:1] in {b"]", b""}:
-        return []
+def _flat(data: msgspec.Raw, decoders: _Pair, height: int, width: int) -> Any:
+    """Numbers, which may be nested or flat, as the protocol allows both.
+
+    Raises:
+        ValidationError: one of them is none, or out of range.
+        RequestError: they cannot be read, or are not so many.
+    """
+    text, size = bytes(data), height * width
+    flat, nested = decoders
     try:
         if text[1:64].lstrip()[:1] != b"[":
-            return flat.decode(text)
-        rows = nested.decode(text)
+            numbers = flat.decode(text)
+        else:
+            rows = nested.decode(text)
+            if len(rows) != height or any(len(row) != width for row in rows):
+                raise unfit(f"data are no {height} rows of {width}")
+            numbers = [number for row in rows for number in row]
+    except msgspec.ValidationError:
+        raise
     except _CANNOT as error:
         raise unfit(f"data: {error}") from error
-    if len(rows) != height or any(len(row) != width for row in rows):
-        raise unfit(f"data are no {height} rows of {width}")
-    return [number for row in rows for number in row]
+    if len(numbers) != size:
+        raise unfit(f"{len(numbers)} numbers are no {height} rows of {width}")
+    return numbers
 
 
 def write(

@@ -19,23 +19,19 @@ MOST_ROWS = 1024
 class Stack(Generic[Part, Found]):
     """Rows of several requests, or answers to them. What is found is found when the first of them asks for it."""
 
-    __slots__ = ("_found", "_look", "count", "parts")
+    __slots__ = ("_found", "count", "look", "parts")
 
     def __init__(self, look: Callable[[list[Part]], Found]) -> None:
         """``look`` takes the part of each request, and raises nothing that could be foreseen."""
-        self._look: Callable[[list[Part]], Found] | None = look
+        self.look: Callable[[list[Part]], Found] | None = look
+        """None as soon as somebody has asked: no more may come."""
         self._found: Found | None = None
         self.parts: list[Part] = []
         self.count = 0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether more may come."""
-        return self._look is not None
-
     def found(self) -> Found:
         """What was found. Raises WorkError to those who ask after looking has failed."""
-        look, self._look = self._look, None
+        look, self.look = self.look, None
         if look is not None:
             parts, self.parts = self.parts, []
             self._found = look(parts)
@@ -53,12 +49,13 @@ class Stacks(Generic[Part, Found]):
 
     def add(self, rows: Part) -> tuple[Stack[Part, Found], int]:
         """Put rows on a stack; gives it, and which part of it they are."""
-        stack = self._stack
-        if stack is None or not stack.is_open or stack.count + len(rows) > MOST_ROWS:
+        stack, count = self._stack, len(rows)
+        if stack is None or stack.look is None or stack.count + count > MOST_ROWS:
             stack = self._stack = Stack(self._look)
-        stack.count += len(rows)
-        stack.parts.append(rows)
-        return stack, len(stack.parts) - 1
+        stack.count += count
+        parts = stack.parts
+        parts.append(rows)
+        return stack, len(parts) - 1
 
 
 def joined(parts: list[Numbers]) -> Numbers:
