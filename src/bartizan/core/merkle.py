@@ -30,8 +30,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def extend(size: int, frontier: Sequence[bytes], leaves: Iterable[bytes]) -> tuple[int, list[bytes], list[Node]]:
-    """Append leaf hashes. Returns the new size, frontier, and every inner node that became complete."""
+def extend(
+    size: int, frontier: Sequence[bytes], leaves: Iterable[bytes], least: int = 1
+) -> tuple[int, list[bytes], list[Node]]:
+    """Append leaf hashes.
+
+    Returns the new size, frontier, and every inner node of level ``least`` or higher that became complete.
+    """
     stack = list(frontier)
     nodes: list[Node] = []
     for leaf in leaves:
@@ -39,7 +44,8 @@ def extend(size: int, frontier: Sequence[bytes], leaves: Iterable[bytes]) -> tup
         while index & 1:
             current = node_hash(stack.pop(), current)
             level, index = level + 1, index >> 1
-            nodes.append(Node(level=level, index=index, hash=current))
+            if level >= least:
+                nodes.append(Node(level=level, index=index, hash=current))
         stack.append(current)
         size += 1
     return size, stack, nodes

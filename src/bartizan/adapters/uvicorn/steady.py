@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from bartizan.adapters.uvicorn.guarded import BoundedProtocol
-from bartizan.lifecycle.deploy.gateway.asgi import AGAIN, WHOLE
+from bartizan.lifecycle.deploy.gateway.asgi import AGAIN, BODY, WHOLE
 
 Begin = Callable[[Coroutine[Any, Any, None], set[asyncio.Task[None]]], None]
 """Leads a coroutine to its end; when it becomes a task, that is put into the set."""
@@ -43,7 +43,7 @@ class Steady(RequestResponseCycle):
     message_event: Any  # made when somebody waits for it
 
     def __init__(self, protocol: SteadyProtocol, scope: dict[str, Any], body: bytes) -> None:  # not as uvicorn makes it
-        scope[WHOLE] = self.whole  # taken out again once it answered: a cycle waits for a search for cycles
+        scope[BODY], scope[WHOLE] = body, self.whole  # taken out again once it answered: a cycle waits for a search for cycles
         self.scope = cast("Any", scope)
         self.transport, self.flow, self.logger = protocol.transport, protocol.flow, protocol.logger
         self.access_log = protocol.access_log

@@ -18,9 +18,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 Whole = Callable[[int, RawHeaders, bytes], bool]
 """Sends status, headers and body at once; False when that cannot be done, and nothing was sent."""
-AGAIN, WHOLE = "bartizan.again", "bartizan.whole"
+AGAIN, BODY, WHOLE = "bartizan.again", "bartizan.body", "bartizan.whole"
 """What a server may put into a scope beyond ASGI: a dictionary that comes again with the same head on the same
-connection, and a ``Whole``."""
+connection, the body when all of it is here, and a ``Whole``."""
 
 BODY_SECONDS = 10.0
 """Time in which the body of a request has to be here."""
@@ -178,4 +178,4 @@ class Bodies:
         )
 
 
-__all__ = ["BINARY", "JSON", "Bodies", "RawHeaders", "Receive", "Reply", "Scope", "Send", "answer", "fields", "raw"]
+__all__ = ["AGAIN", "BINARY", "BODY", "JSON", "WHOLE", "Bodies", "RawHeaders", "Receive", "Reply", "Scope", "Send", "answer", "fields", "raw"]

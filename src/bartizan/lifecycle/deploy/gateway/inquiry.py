@@ -99,8 +99,10 @@ class Inquiries:
                 raise RequestError(415, "requests are application/json, or tensors with the length of their head")
         if b"content-encoding" in call.headers and call.headers[b"content-encoding"].lower() != b"identity":
             raise RequestError(415, "compressed requests are not taken")
-        length = call.headers.get(b"content-length", b"")
-        body = await self._bodies.read(call.receive, length, is_here=call.is_led)
+        body = call.scope.get(asgi.BODY)
+        if body is None or len(body) > self._bodies.most_bytes:
+            length = call.headers.get(b"content-length", b"")
+            body = await self._bodies.read(call.receive, length, is_here=call.is_led)
         exchange, signatures = call.exchange, call.front.signatures
         exchange.body = body
         if signatures is not None:

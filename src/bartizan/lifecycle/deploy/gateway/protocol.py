@@ -7,6 +7,7 @@ is out of bounds is refused (CWE-20, CWE-770), never guessed at; whoever sent it
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -298,6 +299,8 @@ def write(
     Raises:
         RequestError: an output is wanted that is not given.
     """
+    if _is_plain(question, outputs) and not beside:
+        return _label(name or described.name, described.digest, outputs["label"].data[0]), None
     height = len(question.rows)
     if question.outputs and not outputs.keys() >= set(question.outputs):
         raise RequestError(403, "an output that was asked for is not given here", reason="output not granted")
@@ -320,6 +323,21 @@ def write(
     answer["outputs"] = tensors
     head = _ENCODER.encode(answer)
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
+
+
+def _is_plain(question: Question, outputs: Mapping[str, Output]) -> bool:
+    """Whether nothing but the label of one row is told."""
+    if question.id or question.outputs or question.binary != frozenset() or len(outputs) != 1:
+        return False
+    label = outputs.get("label")
+    return label is not None and len(label.data) == 1 and label.datatype == "BYTES"
+
+
+@functools.lru_cache(4096)
+def _label(name: str, digest: Digest, label: str) -> bytes:
+    """The most frequent answer, written once."""
+    tensor = {"name": "label", "datatype": "BYTES", "shape": [1], "data": [label]}
+    return _ENCODER.encode({"model_name": name, "model_version": digest, "outputs": [tensor]})
 
 
 def _as_bytes(output: Output) -> bytes:

@@ -99,7 +99,7 @@ def prints(records: Iterable[tuple[Record, int]]) -> bytes:
     for record, _ in records:
         if record.output:
             found.append(term("output", record.output))
-        if at_of(record.id) != record.at:
+        if not record.id.startswith(f"{record.at:016x}-") and at_of(record.id) != record.at:
             found.append(term("id", record.id))
     return array("I", found).tobytes()
 

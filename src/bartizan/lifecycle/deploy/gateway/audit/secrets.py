@@ -36,12 +36,12 @@ class Hmac:
 
     def __init__(self, key: bytes) -> None:
         padded = key.ljust(BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded)).copy
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded)).copy
 
     def hex(self, content: bytes) -> str:
         """The authentication code, hexadecimal."""
-        inner, outer = self._inner.copy(), self._outer.copy()
+        inner, outer = self._inner(), self._outer()
         inner.update(content)
         outer.update(inner.digest())
         return outer.hexdigest()

@@ -190,7 +190,9 @@ class Writer:
             made = leaf_of(seq, record.at, kind, sha256(body).digest())
             leaves.append(made)
             rows.append((seq, record.at, kind, made, body))
-        size, frontier, nodes = merkle.extend(head.size, merkle.split_frontier(head.frontier), leaves)
+        # a checkpoint is proved by all of them; kept are those of whole blocks
+        least = entries.BLOCK_BITS if sign is None else 1
+        size, frontier, nodes = merkle.extend(head.size, merkle.split_frontier(head.frontier), leaves, least)
         new = Head(size, b"".join(frontier))
         note = "" if sign is None else self._note(reading, head, new, nodes, leaves, force=sign)
         return Batch(
