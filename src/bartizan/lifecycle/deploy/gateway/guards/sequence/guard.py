@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bartizan.core.errors import ArtefactError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
@@ -77,7 +78,7 @@ class SequenceGuard:
         self.settings, self.reference = settings, reference
         self.encoder = Encoder(reference.encoding)
         self.spacing = spacing_of(reference, settings.memory)
-        self.wants_scores = reference.edge > 0
+        self.wants_scores = self.foretells = reference.edge > 0
         self.memory = Memory(settings.memory, self.encoder.width)
         self.ladder = Ladder(settings)
         self.limit = reference.limit(settings.near)
@@ -100,11 +101,11 @@ class SequenceGuard:
         """See ``Guard.on_request``."""
         account = self._account(asked.caller, asked.now)
         ahead: _Ahead | None = asked.ahead(self.name)
+        rows = asked.rows if ahead is not None else self.encoder.left(asked.rows)
         if ahead is not None:
-            rows = ahead.company.rows[ahead.place : ahead.place + 1]
-            found = self._one(asked, account, rows[0], ahead)
+            found = self._foreseen(asked, account, ahead)
             seen = [] if found is None else [found]
-        elif len(rows := self.encoder.left(asked.rows)) == 1:
+        elif len(rows) == 1:
             found = self._one(asked, account, rows[0])
             seen = [] if found is None else [found]
         else:
@@ -130,7 +131,7 @@ class SequenceGuard:
         for one, label in zip(seen, answer.labels.tolist(), strict=True):
             turned |= self._labelled(one, label, account, asked)
         scores = answer.scores
-        edged = scores is not None and self.wants_scores and self._edges(account, seen, scores.tolist())
+        edged = scores is not None and self.wants_scores and self._edges(account, seen, answer)
         return self._word(asked, account, seen, answering=True) if turned or edged else None
 
     # --- one request
@@ -138,15 +139,21 @@ class SequenceGuard:
     def foresee(self, rows: Numbers) -> list[_Ahead]:
         """Products of all rows at once, with the memory and with one another. See ``Guard.on_request``."""
         company = _Company(rows, self.encoder, self.spacing, self.memory)
-        return [_Ahead(company, place) for place in range(len(rows))]
+        return [_Ahead(company, place, *self._digest(row)) for place, row in enumerate(company.rows)]
 
-    def _one(self, asked: Asked, account: Account, row: Floats, ahead: _Ahead | None = None) -> Seen | None:
+    def foretell(self, labels: NDArray[np.int64], scores: NDArray[np.float64]) -> list[bool | None]:
+        """Which answers could nearly have been others. See ``Guard.on_response``."""
+        del labels
+        if scores.shape[1] < 2 or not np.isfinite(scores).all():  # noqa: PLR2004 - the two highest
+            return [None] * len(scores)
+        highest = np.partition(scores, scores.shape[1] - 2, axis=1)
+        return (highest[:, -1] - highest[:, -2] < self.reference.edge).tolist()  # type: ignore[no-any-return]
+
+    def _one(self, asked: Asked, account: Account, row: Floats, digest: tuple[int, bool] | None = None) -> Seen | None:
         """A row by itself: one product with the memory. None where it cannot be compared."""
-        key, known = self._digest(row)
+        key, known = digest or self._digest(row)
         if (slot := self.memory.slots.get(key)) is not None:
             return self._again(slot)
-        if ahead is not None and ahead.company.version == self.memory.version:
-            return self._foreseen(asked, account, ahead, key, known=known)
         query = self.encoder.one(row)
         norm = float(np.dot(query, query)) - 1.0
         if not norm < LARGEST:
@@ -154,9 +161,14 @@ class SequenceGuard:
         best = self.memory.nearest(query)
         return self._new(asked, account, _Query(key, query, norm, self.spacing.one(query, norm), best, known=known))
 
-    def _foreseen(self, asked: Asked, account: Account, ahead: _Ahead, key: int, *, known: bool) -> Seen | None:
+    def _foreseen(self, asked: Asked, account: Account, ahead: _Ahead) -> Seen | None:
         """The same for a row whose products are there; rows of the company that came since are among them."""
-        company, place, memory = ahead.company, ahead.place, self.memory
+        company, place, key, known = ahead
+        memory = self.memory
+        if (slot := memory.slots.get(key)) is not None:
+            return self._again(slot)
+        if company.version != memory.version:
+            return self._one(asked, account, company.rows[place], (key, known))
         norm = company.norms[place]
         if not norm < LARGEST:
             return None
@@ -261,16 +273,21 @@ class SequenceGuard:
             account.near.points += 1.0
         return True
 
-    def _edges(self, account: Account, seen: list[Seen], scores: Sequence[Sequence[float]]) -> bool:
+    def _edges(self, account: Account, seen: list[Seen], answer: Answer) -> bool:
         """Count answers that could nearly have been others; whether there was one."""
-        edge, found = self.reference.edge, False
-        for one, row in zip(seen, scores, strict=True):
+        found, ahead = False, answer.ahead(self.name)
+        near = self._near_edge(answer) if ahead is None else (ahead,)
+        for one, is_near in zip(seen, near, strict=True):
             if one.expected or one.answered:
                 continue
-            first, second = _first_two(row)
-            account.edge.see(first - second < edge, self._falls[2])
-            found |= first - second < edge
+            account.edge.see(is_near, self._falls[2])
+            found |= is_near
         return found
+
+    def _near_edge(self, answer: Answer) -> list[bool]:
+        if answer.scores is None:
+            return [False] * len(answer.labels)
+        return [first - second < self.reference.edge for first, second in map(_first_two, answer.scores.tolist())]
 
     def _word(self, asked: Asked, account: Account, seen: list[Seen], *, answering: bool) -> Verdict | None:
         """What follows from the points of the account and of every place that was touched."""
@@ -383,6 +400,10 @@ class _Ahead(NamedTuple):
 
     company: _Company
     place: int
+    key: int
+    """Its digest."""
+    known: bool
+    """Whether the model was trained on it."""
 
 
 class _Fresh:
@@ -394,6 +415,9 @@ class _Fresh:
         """``(batch, batch)``: what the memory would give for the row and every other; beyond all measure, nothing."""
         self._here = np.full(len(queries), -np.inf, np.float32)
         """``(batch,)``: 0 for rows that were remembered; what was stopped elsewhere, or is a repeat, was not."""
+        np.fill_diagonal(self._products, -np.inf)
+        self._most: list[float] = self._products.max(axis=1).tolist()
+        """What any of the others can give for a row, remembered or not."""
         self._slots: dict[int, tuple[int, int]] = {}
 
     def add(self, place: int, slot: int, key: int) -> None:
@@ -403,7 +427,7 @@ class _Fresh:
 
     def nearer(self, place: int, best: tuple[int, float], keys: list[int]) -> tuple[int, float]:
         """The better of what the memory gave and the rows before this one."""
-        if not self._slots:
+        if not self._slots or self._most[place] <= best[1]:
             return best
         earlier = int((self._products[place] + self._here).argmax())
         product = float(self._products[place, earlier])
