@@ -86,10 +86,8 @@ class Facts:
             self._best = self._second = np.full(len(self.rows), nan)
             return
         wide = np.column_stack([self.scores, np.zeros(len(self.scores))]) if self.scores.shape[1] == 1 else self.scores
-        ranked = np.partition(wide, wide.shape[1] - 2, axis=1)
-        broken = np.isnan(wide).any(axis=1)
-        self._best = np.where(broken, nan, ranked[:, -1])
-        self._second = np.where(broken, nan, ranked[:, -2])
+        ranked = np.partition(wide, wide.shape[1] - 2, axis=1)  # NaN comes last
+        self._best, self._second = ranked[:, -1], ranked[:, -2]
 
     def hour(self) -> float:
         """Hours since midnight (UTC)."""

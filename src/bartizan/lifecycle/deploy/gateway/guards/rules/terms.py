@@ -58,8 +58,8 @@ def _comparison(work: Callable[[Any, Any], Any]) -> Callable[[Term, Term], Term]
 
         def each(facts: Any) -> Any:
             x, y = lefts(facts), rights(facts)
-            met = np.multiply(work(x, y), YES, dtype=np.int8)
-            return np.where(np.isnan(x) | np.isnan(y), np.int8(UNKNOWN), met)
+            # with NaN nothing is met, and only NaN differs from itself
+            return np.multiply(work(x, y), YES, dtype=np.int8) + np.multiply((x != x) | (y != y), UNKNOWN, dtype=np.int8)  # noqa: PLR0124
 
         return Term(Kind.TRUTH, one, each)
 
