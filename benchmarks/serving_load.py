@@ -267,6 +267,9 @@ class Measured:
     """CPU of a request, round by round."""
     rates: list[float] = field(default_factory=list)
     latency: Histogram = field(default_factory=Histogram)
+    """Of all rounds."""
+    latencies: list[Histogram] = field(default_factory=list)
+    """Round by round."""
     memory: float = 0.0
     bad: int = 0
 
@@ -283,6 +286,10 @@ class Measured:
     def beside(self, floor):
         """Times the cost of another one: the median of the rounds, in each of which both had the same machine."""
         return median([own / other for own, other in zip(self.micros, floor.micros, strict=True)])
+
+    def waits(self, share):
+        """Milliseconds within which this share is answered: the median of the rounds, of which some are disturbed."""
+        return median(each.quantile(share) for each in self.latencies)
 
     def press(self, seconds):
         """One round at full load."""
@@ -301,6 +308,7 @@ class Measured:
             found, wrong = asyncio.run(open_loop(self.server.port, self.data, self.rate * share, seconds))
             self.memory = self.server.memory()
         self.latency.join(found)
+        self.latencies.append(found)
         self.bad += wrong
 
 
