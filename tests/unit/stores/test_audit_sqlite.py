@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from bartizan.core.errors import StoreError
+from bartizan.core.errors import LedgerError, StoreError
 from bartizan.lifecycle.deploy.gateway.audit.store import Secret
-from bartizan.lifecycle.deploy.gateway.audit.writer import Rhythm, item
+from bartizan.lifecycle.deploy.gateway.audit.writer import LONG_SINCE, Rhythm, item
 from bartizan.stores.audit import open_audit
 from bartizan.stores.audit.sqlite import WAIT_SECONDS
 from fixtures.auditlogs import record, report, writer
@@ -64,12 +64,58 @@ def test_nobody_is_waited_for_when_something_is_put(store, into, location):
     assert report(store).records == 2
 
 
-def test_a_checkpoint_that_is_due_is_not_signed_in_passing(store):
+def test_a_checkpoint_that_is_due_is_signed_beside_the_work_and_goes_along_with_the_next(store):
     into = writer(store, often=Rhythm(3600, 3))
     into.write(records(0, 1), sign=True)
-    assert [into.put(records(number, number + 1)) for number in (1, 2, 3)] == [True, True, False]
-    into.write(records(3, 4))
+    assert [(into.put(records(number, number + 1)), into.is_overdue) for number in (1, 2, 3)] == [
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
+    before = into.note
+    into.sign()
+    assert (into.note, into.is_overdue) == (before, False)
+    assert into.put(records(4, 6))
+    assert into.note != before
+    found = report(store)
+    assert (found.records, found.unsigned, found.problems) == (6, 2, ())
+
+
+def test_a_checkpoint_that_nobody_signed_beside_the_work_is_signed_where_everybody_waits(store):
+    into = writer(store, often=Rhythm(3600, 3))
+    into.write(records(0, 1), sign=True)
+    at = 1
+    while into.put(records(at, at + 1)):
+        at += 1
+    assert at == 3 * LONG_SINCE
+    into.write(records(at, at + 1))
     assert report(store).unsigned == 0
+
+
+def test_one_that_was_signed_beside_the_work_gives_way_to_a_later_one(store):
+    into = writer(store, often=Rhythm(3600, 3))
+    into.write(records(0, 1), sign=True)
+    assert into.put(records(1, 5))
+    into.sign()
+    into.write(records(5, 6), sign=True)
+    later = into.note
+    assert into.put(records(6, 7))
+    assert into.note == later
+    assert report(store).problems == ()
+
+
+def test_what_was_changed_underneath_is_not_signed_beside_the_work_either(store, into, location):
+    """And nothing is put any more: whoever writes waits for the checkpoint, and hears that it cannot be signed."""
+    assert into.put(records(1, 20))
+    with contextlib.closing(sqlite3.connect(location, isolation_level=None)) as other:
+        (frontier,) = other.execute("SELECT frontier FROM head").fetchone()
+        other.execute("UPDATE head SET frontier = ?", (bytes(len(frontier)),))
+    into._rhythm = Rhythm(3600, 3)
+    with pytest.raises(LedgerError, match="do not extend"):
+        into.sign()
+    assert not into.put(records(20, 21))
+    with pytest.raises(LedgerError, match="do not extend"):
+        into.write(records(20, 21))
 
 
 def test_records_of_another_process_do_not_make_it_sign_in_passing(store, location):
@@ -87,6 +133,7 @@ def test_records_of_another_process_do_not_make_it_sign_in_passing(store, locati
 def test_the_write_ahead_log_is_copied_beside_the_work(store, into, location, monkeypatch):
     """It neither grows for ever nor is anything lost by it."""
     monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.LONGEST_AHEAD", 500)
     sizes = []
     for start in range(1, 8001, 20):
         batch = records(start, start + 20, "x" * 2000)
@@ -105,6 +152,7 @@ def test_the_write_ahead_log_is_copied_beside_the_work(store, into, location, mo
 
 def test_the_write_ahead_log_is_copied_whoever_writes(store, into, location, monkeypatch):
     monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 200)
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.LONGEST_AHEAD", 500)
     for start in range(1, 6001, 50):
         into.write(records(start, start + 50, "x" * 2000))
         copied(store)
@@ -114,6 +162,7 @@ def test_the_write_ahead_log_is_copied_whoever_writes(store, into, location, mon
 
 def test_whoever_reads_for_long_holds_up_nobody(store, into, monkeypatch):
     monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 50)
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.LONGEST_AHEAD", 1)
     slowest = 0.0
     with store.reading() as reading:
         before = reading.head().size

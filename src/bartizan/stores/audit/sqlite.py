@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,9 +28,11 @@ from bartizan.stores.write_ahead import write_ahead
 
 WAIT_SECONDS = 3.0
 """How long a batch waits for another process; longer, and nothing is answered."""
-MOST_AHEAD = 2048
+MOST_AHEAD = 4096
 """Records after which the write-ahead log is copied into the database, beside the work; more, and the disk is busy with
 it for so long that answers wait."""
+LONGEST_AHEAD = 16_384
+"""Pages (of 4 KiB) after which it is begun anew, for which everybody waits a few milliseconds."""
 _PRAGMAS = (
     "synchronous=FULL",
     "secure_delete=ON",
@@ -46,6 +49,8 @@ _INSERTS = tuple(
     for power in range(7, -1, -1)
 )
 """Rows at once to the statement that inserts them."""
+NICE = 10
+"""Of whoever copies: a tenth of a processor that is busy."""
 COPY_MILLISECONDS = 20
 """So long whoever copies waits for those who read."""
 _TAKEN = ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -202,9 +207,14 @@ class SqliteAudit:
 
         Whoever reads for long is not waited for: the log grows until the next time.
         """
+        _stand_back()
         try:
             with self._emptying, _errors(self.place), contextlib.closing(self._connect()) as connection:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # copies are waited for in either mode; a commit that changes nothing need not be
+                connection.execute("PRAGMA synchronous=NORMAL")
+                ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if pages < LONGEST_AHEAD:
+                    return
                 connection.execute(f"PRAGMA busy_timeout={COPY_MILLISECONDS}")
                 ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
                 if not busy:  # whoever begins the log anew waits for the disk: here, and not on the event loop
@@ -289,6 +299,13 @@ class SqliteAudit:
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
+
+
+def _stand_back() -> None:
+    """Let everybody else have the processor first, where a thread can say so; a part of it stays, or it never ends."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 @contextmanager

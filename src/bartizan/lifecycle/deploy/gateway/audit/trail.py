@@ -33,6 +33,8 @@ RETRY_SECONDS = 0.5
 TICK_SECONDS = 0.25
 MOST_PUT = 256
 """Records that are written on the event loop; more would hold it up."""
+TRIES, TRY_SECONDS = 8, 0.001
+"""How often a batch that cannot be put is tried again: who holds the store holds it for a few milliseconds."""
 SYSTEM = "gateway"
 """Who acts when nobody asked."""
 _LOG = logging.getLogger("bartizan.gateway")
@@ -49,7 +51,7 @@ class _Job(NamedTuple):
     """Whether nobody waits for that."""
 
 
-_FLUSH = _Job((), put=True, answered=True)
+_FLUSH, _SIGN = _Job((), put=True, answered=True), _Job((), put=False, answered=True)
 
 
 class Trail:
@@ -80,7 +82,9 @@ class Trail:
         self._bytes = self._in_flight = self._lost = 0
         self._future: Shared | None = None
         self._flying: Shared | None = None
-        self._busy = self._flushing = self._closed = False
+        self._tries = 0
+        """How often it may still be tried to put a batch. None before one was put: then it has to be written."""
+        self._busy = self._flushing = self._signing = self._closed = False
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -188,22 +192,35 @@ class Trail:
             self._loop.call_later(self._settings.linger_ms / 1000, self._hand_over)
 
     def _hand_over(self) -> None:
-        batch, future = self._waiting, self._future
+        batch, future, put = self._waiting, self._future, False
+        may_put = self._waits and len(batch) <= MOST_PUT
+        error: BartizanError | None = None
+        try:
+            put = may_put and self._writer.put(batch)
+        except BartizanError as failed:
+            error = failed
+        except Exception as failed:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
+            self._complain(type(failed).__name__)
+            error = StoreError(type(failed).__name__)
+        if put:
+            self._tries = TRIES
+        elif may_put and error is None and self._tries and self._loop is not None:
+            self._tries -= 1
+            self._loop.call_later(TRY_SECONDS, self._hand_over)
+            return
         self._waiting, self._future, self._bytes = [], None, 0
         self._in_flight, self._flying = len(batch), future
-        try:
-            put = self._waits and len(batch) <= MOST_PUT and self._writer.put(batch)
-        except BartizanError as error:
+        if error is not None:
             self._landed(batch, error)
-        except Exception as error:  # noqa: BLE001 - whatever happens here, nobody may wait for ever
-            self._complain(type(error).__name__)
-            self._landed(batch, StoreError(type(error).__name__))
         else:
             if put and not self._durable:
                 self._landed(batch, None)
                 self._flush_soon()
             else:
                 self._jobs.put(_Job(batch, put=put))
+            if put and not self._signing and self._writer.is_overdue:
+                self._signing = True
+                self._jobs.put(_SIGN)
 
     def _flush_soon(self) -> None:
         """Have what was put on disk before long."""
@@ -211,13 +228,16 @@ class Trail:
             self._flushing = True
             self._loop.call_later(self._settings.linger_ms / 1000, self._jobs.put, _FLUSH)
 
-    def _flushed(self, error: BartizanError | None) -> None:
-        """What was put and answered is on disk, or did not get there."""
-        self._flushing = False
+    def _done(self, job: _Job, error: BartizanError | None) -> None:
+        """What was put and answered is on disk, or a checkpoint is signed; or not."""
+        if job is _FLUSH:
+            self._flushing = False
+        else:
+            self._signing = False
         if error is None:
             return
-        if self._busy:  # the store knows: the batch that is on its way to it brings the others along, or fails as well
-            _LOG.error("the disk failed to take what was recorded: %s", error.message)
+        if self._busy:  # store and writer know: the batch that is on its way makes up for it, or fails as well
+            _LOG.error("the audit log is in doubt: %s", error.message)
         else:
             self._failed((), None, error, put=True)
 
@@ -305,13 +325,16 @@ class Trail:
                 self._finish()
                 return
             error = self._write(job)
-            told = partial(self._flushed, error) if job.answered else partial(self._landed, job.batch, error, put=job.put)
+            told = partial(self._done, job, error) if job.answered else partial(self._landed, job.batch, error, put=job.put)
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed under us
                     self._loop.call_soon_threadsafe(told)
 
     def _write(self, job: _Job) -> BartizanError | None:
         try:
+            if job is _SIGN:
+                self._writer.sign()
+                return None
             if job.put:
                 self._writer.store.sync()
                 self._prepare()

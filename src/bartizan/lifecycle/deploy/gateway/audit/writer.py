@@ -16,7 +16,7 @@ from typing import NamedTuple
 from bartizan.core import checkpoint as notes
 from bartizan.core import merkle
 from bartizan.core.checkpoint import Checkpoint
-from bartizan.core.errors import LedgerError, StoreError
+from bartizan.core.errors import BartizanError, LedgerError, StoreError
 from bartizan.core.ports import Node, Signer
 from bartizan.lifecycle.deploy.gateway.audit import entries
 from bartizan.lifecycle.deploy.gateway.audit.record import Record
@@ -27,6 +27,8 @@ NO_INDEX = hashlib.sha256(b"").digest()
 """Stands where a ledger's checkpoint names its index; an audit log's index is a cache and not committed to."""
 KEPT_NOTE_SECONDS = 60
 """Of the checkpoints, one a minute is kept; those between make way for newer ones."""
+LONG_SINCE = 4
+"""So many times after it was due, a checkpoint is signed where everybody waits for it."""
 _MS = 1_000_000
 
 
@@ -83,6 +85,10 @@ class Writer:
         self._replaces, self._kept_at = -1, 0
         self._recent: list[tuple[Record, int]] = []
         self._recent_from = 0
+        self._ahead: tuple[str, int] | None = None
+        """A checkpoint that was signed beside the work and is not in the log yet, and its size."""
+        self._is_doubtful = False
+        """Whether one could not be signed beside the work: then it is signed where everybody waits for it."""
         self._lock = threading.Lock()
         self.note = ""
         """The newest checkpoint that this writer signed or found."""
@@ -118,10 +124,31 @@ class Writer:
         """Whether a checkpoint should be signed now."""
         return self._due(self.size - self._signed.size)
 
-    def _due(self, behind: int) -> bool:
-        """Whether one is, when so many records are not signed."""
-        late = self._clock() // _MS - self._signed.received_ms >= self._rhythm.seconds * 1000
-        return behind > 0 and (late or behind >= self._rhythm.records)
+    def _due(self, behind: int, times: int = 1) -> bool:
+        """Whether one is, when so many records are not signed; ``times`` that long since."""
+        late = self._clock() // _MS - self._signed.received_ms >= times * self._rhythm.seconds * 1000
+        return behind > 0 and (late or behind >= times * self._rhythm.records)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether ``put`` would rather have a checkpoint signed. See ``sign``."""
+        return self._ahead is None and self.due()
+
+    def sign(self) -> None:
+        """Sign the tree as it is, while others ``put``; the checkpoint goes into the log with the next of them.
+
+        Raises:
+            StoreError: it could not be read.
+            LedgerError: the stored tree was changed underneath.
+        """
+        try:
+            with self.store.reading() as reading:
+                head = reading.head()
+                note = self._note(reading, head, head, (), (), force=False)
+        except BartizanError:
+            self._is_doubtful = True
+            raise
+        self._ahead = (note, head.size) if note else None
 
     def write(self, items: Sequence[Item], *, sign: bool = False) -> None:
         """Append records durably; ``sign`` asks for a checkpoint whether one is due or not.
@@ -136,7 +163,8 @@ class Writer:
     def put(self, items: Sequence[Item]) -> bool:
         """Append records without waiting for anybody; they are on disk once the store's ``sync`` has come back.
 
-        False when that cannot be done now, or a checkpoint is due, which takes its time: ``write`` them then.
+        A checkpoint takes its time: see ``is_overdue``. False when this cannot be done now, or a checkpoint should have
+        been signed long since: ``write`` them then.
 
         Raises:
             StoreError: they could not be written.
@@ -145,7 +173,7 @@ class Writer:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self._due(self.size + len(items) - self._signed.size):
+            if self._is_doubtful or self._due(self.size + len(items) - self._signed.size, LONG_SINCE):
                 return False
             done = self.store.put(lambda reading: self._build(reading, items))
             if done is not None:
@@ -158,7 +186,7 @@ class Writer:
         self.size = done.head.size
         if done.note:
             self._signed, self.note = notes.parse(done.note)[0], done.note
-            self._replaces = self._next_replaced(done)
+            self._replaces, self._ahead, self._is_doubtful = self._next_replaced(done), None, False
         self._remember(items, done.head.size)
 
     def _remember(self, items: Sequence[Item], size: int) -> None:
@@ -181,7 +209,7 @@ class Writer:
         return done.note_size
 
     def _build(self, reading: Reading, items: Sequence[Item], *, sign: bool | None = None) -> Batch:
-        """``sign``: with a checkpoint in any case, or where one is due. None: without, as signers may be far off."""
+        """``sign``: with a checkpoint in any case, or where one is due. None: with one that was signed before, if any."""
         head = reading.head()
         rows: list[tuple[int, int, int, bytes, bytes]] = []
         leaves: list[bytes] = []
@@ -194,7 +222,9 @@ class Writer:
         least = entries.BLOCK_BITS if sign is None else 1
         size, frontier, nodes = merkle.extend(head.size, merkle.split_frontier(head.frontier), leaves, least)
         new = Head(size, b"".join(frontier))
-        note = "" if sign is None else self._note(reading, head, new, nodes, leaves, force=sign)
+        note, note_size = self._ahead if sign is None and self._ahead is not None else ("", size)
+        if sign is not None:
+            note = self._note(reading, head, new, nodes, leaves, force=sign)
         return Batch(
             rows=rows,
             nodes=[(node.level, node.index, node.hash) for node in nodes if node.level >= entries.BLOCK_BITS],
@@ -202,7 +232,7 @@ class Writer:
             contents=[new.kept for new in items if new.kept is not None],
             head=new,
             note=note,
-            note_size=size,
+            note_size=note_size,
             replaces=self._replaces if note else -1,
         )
 
@@ -253,4 +283,4 @@ class Writer:
         return notes.seal(said, self._signer)
 
 
-__all__ = ["NO_INDEX", "Item", "Rhythm", "Writer", "item"]
+__all__ = ["LONG_SINCE", "NO_INDEX", "Item", "Rhythm", "Writer", "item"]

@@ -89,7 +89,7 @@ def test_sealed_content_is_bound_to_its_key_and_name(store):
         assert unseal(reading, kept.name) == b"what was asked"
         with pytest.raises(InputError, match="not kept any more"):
             unseal(reading, "0" * 64)
-    store._connection.execute("UPDATE content SET sealed = ?", (kept.sealed[:-1] + b"x",))
+    store._connection.execute("UPDATE content SET sealed = ?", (kept.sealed[:-1] + bytes([kept.sealed[-1] ^ 1]),))
     with store.reading() as reading, pytest.raises(InputError, match="altered"):
         unseal(reading, kept.name)
     store.destroy([kept.key])

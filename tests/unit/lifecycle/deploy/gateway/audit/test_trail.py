@@ -13,7 +13,7 @@ from bartizan.lifecycle.deploy.gateway.audit import searching
 from bartizan.lifecycle.deploy.gateway.audit.record import AuditLog, Ruling
 from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets, unseal
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
-from bartizan.lifecycle.deploy.gateway.audit.trail import RETRY_SECONDS, Trail, rhythm
+from bartizan.lifecycle.deploy.gateway.audit.trail import _FLUSH, RETRY_SECONDS, Trail, rhythm
 from bartizan.stores.audit import open_audit
 from fixtures.auditlogs import CONFIGURATION, MODEL, record, report, writer
 
@@ -287,7 +287,7 @@ def test_a_disk_that_fails_while_a_batch_is_written_is_left_to_that_batch(store,
         await log.append(record(0))
         log._busy = True
         log._flushing = True
-        log._flushed(StoreError("the disk is broken"))
+        log._done(_FLUSH, StoreError("the disk is broken"))
         assert not log.trouble
         assert not log._flushing
         log._busy = False
