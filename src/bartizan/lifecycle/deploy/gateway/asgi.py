@@ -178,4 +178,19 @@ class Bodies:
         )
 
 
-__all__ = ["AGAIN", "BINARY", "BODY", "JSON", "WHOLE", "Bodies", "RawHeaders", "Receive", "Reply", "Scope", "Send", "answer", "fields", "raw"]
+__all__ = [
+    "AGAIN",
+    "BINARY",
+    "BODY",
+    "JSON",
+    "WHOLE",
+    "Bodies",
+    "RawHeaders",
+    "Receive",
+    "Reply",
+    "Scope",
+    "Send",
+    "answer",
+    "fields",
+    "raw",
+]

@@ -196,7 +196,7 @@ def _records(configuration: Configuration, where: str) -> Iterator[Finding]:
             severity=Severity.LOW,
             where=f"{where}: audit",
             title="Answers leave before their records are on disk",
-            detail=f"A loss of power loses the records of the last {audit.linger_ms} ms; the end of the gateway does not.",
+            detail=f"The end of the gateway loses nothing; a loss of power, what was answered in {audit.linger_ms} ms.",
             remedy='mode = "durable", or a machine whose power does not fail.',
         )
     if not audit.witness:

@@ -141,9 +141,9 @@ class Guard(Protocol):
         """Look at the answer before it is tailored; None: nothing to say.
 
         A guard that never has anything to say of one has an attribute ``for_requests`` that is true. One that works
-        quicker on many answers than on each has a true attribute ``foretells`` and a method ``foretell(labels, scores)``,
-        which gives something for each answer to one row, ``(batch,)`` and ``(batch, classes)``: ``answer.ahead(name)``
-        gives it back.
+        quicker on many answers than on each has a true attribute ``foretells`` and a method ``foretell(labels,
+        scores)``, which gives something for each answer to one row, ``(batch,)`` and ``(batch, classes)``:
+        ``answer.ahead(name)`` gives it back.
         """
 
 

@@ -231,7 +231,7 @@ def _laid(
 
 
 def _reals(tensor: _Tensor, height: int, width: int, dtype: str) -> list[float]:
-    """The numbers one after the other, each within its datatype and that of the model. JSON has none that is infinite."""
+    """The numbers one after the other, each within its datatype and the model's. JSON has none that is infinite."""
     try:
         return _flat(tensor.data, _BOUNDED[tensor.datatype, dtype], height, width)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:  # of what kind the numbers are, or how large one is

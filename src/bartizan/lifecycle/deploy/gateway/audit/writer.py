@@ -209,7 +209,7 @@ class Writer:
         return done.note_size
 
     def _build(self, reading: Reading, items: Sequence[Item], *, sign: bool | None = None) -> Batch:
-        """``sign``: with a checkpoint in any case, or where one is due. None: with one that was signed before, if any."""
+        """``sign``: with a checkpoint in any case, or when due. None: with one that was signed before, if any."""
         head = reading.head()
         rows: list[tuple[int, int, int, bytes, bytes]] = []
         leaves: list[bytes] = []

@@ -58,8 +58,8 @@ def _comparison(work: Callable[[Any, Any], Any]) -> Callable[[Term, Term], Term]
 
         def each(facts: Any) -> Any:
             x, y = lefts(facts), rights(facts)
-            # with NaN nothing is met, and only NaN differs from itself
-            return np.multiply(work(x, y), YES, dtype=np.int8) + np.multiply((x != x) | (y != y), UNKNOWN, dtype=np.int8)  # noqa: PLR0124
+            lost = (x != x) | (y != y)  # noqa: PLR0124 - NaN; with it nothing is met
+            return np.multiply(work(x, y), YES, dtype=np.int8) + np.multiply(lost, UNKNOWN, dtype=np.int8)
 
         return Term(Kind.TRUTH, one, each)
 
