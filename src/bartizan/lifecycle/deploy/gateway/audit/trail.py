@@ -1,9 +1,9 @@
 """The audit log on the event loop: takes records in, and lets answers go once they are recorded.
 
-Recorded is what is on disk, or what the operating system was given (``AuditSettings.mode``). Records that arrive while a
-batch is being written form the next one (group commit). All records of a batch share one future. When a batch cannot be
-written, everybody who waits for it is told, nothing more is taken in, and the log tries again by itself until the store
-works.
+Recorded is what is on disk, or what the operating system was given (``AuditSettings.mode``). Records that arrive while
+a batch is being written form the next one (group commit). All records of a batch share one future. When a batch cannot
+be written, everybody who waits for it is told, nothing more is taken in, and the log tries again by itself until the
+store works.
 """
 
 from __future__ import annotations
