@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from bartizan.adapters.uvicorn.guarded import BoundedProtocol
-from bartizan.adapters.uvicorn.steady import MOST_BYTES, MOST_HEADS, Steady, SteadyProtocol
+from bartizan.adapters.uvicorn.steady import _LINES, MOST_BYTES, MOST_HEADS, MOST_LINES, Steady, SteadyProtocol, _line
 from bartizan.lifecycle.deploy.gateway.turns import Turnstile, turn
 
 
@@ -39,6 +39,7 @@ async def echo(scope, receive, send):
     path, body = scope["path"], await body_of(receive)
     if body is None:
         return
+    assert scope.get("bartizan.body", body) == body
     for _ in range(path.count("later")):
         await turn()
     if "sleep" in path:
@@ -313,3 +314,13 @@ def test_idle_connections_are_closed_and_busy_ones_are_not():
     was, ended, written = asyncio.run(watched("/"))
     assert (was, ended) == (False, True)
     assert written.startswith(b"HTTP/1.1 200")
+
+
+def test_lines_of_answers_are_remembered_in_bounds():
+    for number in range(3 * MOST_LINES):
+        assert _line((b"X-Request", b"%d" % number)) == b"x-request: %d\r\n" % number
+        assert _line((b"x-always", b"same")) == b"x-always: same\r\n"
+    assert len(_LINES) <= MOST_LINES
+    assert _line((b"x-request", b"a\nb")) is None
+    assert _line((b"a b", b"c")) is None
+    assert _line((b"Connection", b"close")) is None

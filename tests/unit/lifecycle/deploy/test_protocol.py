@@ -228,3 +228,41 @@ def test_plain_answers_have_one_object_for_each_row():
     assert plain.write(OUTPUTS, 2) == {
         "predictions": [{"label": "b", "scores": [0.25, 0.75]}, {"label": "a", "scores": [0.5, 0.5]}]
     }
+
+
+@pytest.mark.parametrize(
+    ("number", "datatype", "dtype", "says"),
+    [
+        (1e39, "FP64", "<f4", "out of the range of FP32, in which the model computes"),
+        (-1e39, "FP64", "<f4", "out of the range of FP32, in which the model computes"),
+        (65505, "FP16", "<f4", "out of the range of FP16"),
+        (65505, "FP16", "<f8", "out of the range of FP16"),
+        (1e39, "FP32", "<f8", "out of the range of FP32"),
+        (1e400, "FP64", "<f8", "data: "),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_number_that_neither_datatype_holds_is_named(number, datatype, dtype, says, nested):
+    numbers = [1.0, number]
+    sent = body([numbers] if nested else numbers, datatype=datatype).replace(b"Infinity", b"1e400")
+    with pytest.raises(RequestError) as error:
+        read(sent, dtype=dtype)
+    assert error.value.reason.startswith(says) or says in error.value.reason
+
+
+def test_the_largest_numbers_of_a_datatype_are_read():
+    largest = float(np.finfo(np.float32).max)
+    assert read(body([largest, -largest]), dtype="<f4").rows.tolist() == [[largest, -largest]]
+
+
+@pytest.mark.parametrize("question", [body([1, 2]), body([1, 2], id="7"), body([1, 2], outputs=[{"name": "label"}])])
+@pytest.mark.parametrize("label", ["a", '"b\u2028'])
+def test_the_most_frequent_answer_is_that_which_is_written_anew(question, label):
+    outputs = {"label": Output("BYTES", [label])}
+    written, length = protocol.write(read(question), outputs, described(), name="n")
+    sent = json.loads(question)
+    expected = {"model_name": "n", "model_version": DIGEST}
+    expected |= {"id": "7"} if "id" in sent else {}
+    expected["outputs"] = [{"name": "label", "datatype": "BYTES", "shape": [1], "data": [label]}]
+    assert (json.loads(written), list(json.loads(written)), length) == (expected, list(expected), None)
+    assert protocol.write(read(question), outputs, described(), {"notice": "/n"})[0] != written

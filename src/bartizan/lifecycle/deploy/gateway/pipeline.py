@@ -248,4 +248,4 @@ def _change(answer: Answer, verdict: Verdict) -> None:
         answer.scores = verdict.scores
 
 
-__all__ = ["BrokenGuardError", "Collected", "Gathered", "Passage", "Pipeline", "Placed"]
+__all__ = ["SEVERAL", "BrokenGuardError", "Collected", "Gathered", "Passage", "Pipeline", "Placed"]

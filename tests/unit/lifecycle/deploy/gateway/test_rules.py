@@ -471,3 +471,41 @@ def _rows_of(guard, question, said):
     with np.errstate(all="ignore"):
         truth = np.broadcast_to(one.test.each(Facts(question, said)), (len(question.rows),))
     return set(np.flatnonzero(truth >= one.least).tolist())
+
+
+OF_ANSWERS = st.sampled_from(["confidence", "margin", "score.benign", "0.5", "-1"])
+SHARES = st.one_of(st.floats(0.0, 1.0), st.sampled_from([0.0, 0.5, 1.0, 1.0006, 1.002, -0.2, math.nan, math.inf]))
+
+
+@given(
+    truths(sums(OF_ANSWERS)).filter(lambda when: "caller" not in when and len(when) < 400),
+    st.lists(st.tuples(SHARES, st.integers(-1, 2)), min_size=1, max_size=9),
+)
+def test_of_answers_that_come_together_nothing_is_kept_quiet_that_is_said_of_one(when, drawn):
+    """And nothing is said to be worth a look that is not, unless it is nearly impossible."""
+    guard = made(rule=[rule(when, "flag")])
+    assert guard.foretells
+    labels = np.array([label for _, label in drawn])
+    scores = np.array([(1.0 - share, share) for share, _ in drawn])
+    for quiet, label, score in zip(guard.foretell(labels, scores), labels, scores, strict=True):
+        said = guard.on_response(asked(), Answer(np.array([label]), score[None]))
+        sound = np.isfinite(score).all() and abs(score.sum() - 1) <= 5e-4 and min(score) >= -5e-4
+        near = not sound or score[label % 2] < max(score) - 5e-4
+        assert quiet == (said is None) or (said is None and near)
+
+
+@pytest.mark.parametrize("when", ["age > 3", "guard.seen > 1", "time.hour > 3", 'caller.id == "x"', "batch.rows > 1"])
+def test_rules_that_rest_on_more_than_answers_are_looked_at_one_by_one(when):
+    assert not made(rule=[rule(f"confidence < 0.5 and {when}", "flag")]).foretells
+
+
+def test_a_guard_that_measures_looks_at_each():
+    certain = Report(tree=(("", 0.0, 0, 0, "benign"),), uncertainty=0.05)
+    assert made(certain).foretells
+    assert not made(certain, bound=0.2).foretells
+    assert not made(tree={"rows": TREE}).foretells
+    assert not made(fusion={"source": [CONFIDENT]}).foretells
+
+
+def test_answers_of_another_shape_are_all_worth_a_look():
+    assert made().foretell(np.zeros(3, int), np.full((3, 5), 0.2)) == [False] * 3

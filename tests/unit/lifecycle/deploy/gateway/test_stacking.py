@@ -14,7 +14,7 @@ from bartizan.core.errors import SandboxError, WorkError
 from bartizan.lifecycle.deploy.gateway.caller import Caller
 from bartizan.lifecycle.deploy.gateway.guard import Action, Answer, Asked, Verdict
 from bartizan.lifecycle.deploy.gateway.hosting import Direct, Together, is_row_wise
-from bartizan.lifecycle.deploy.gateway.pipeline import BrokenGuardError, Passage, Pipeline, Placed
+from bartizan.lifecycle.deploy.gateway.pipeline import SEVERAL, BrokenGuardError, Passage, Pipeline, Placed
 from bartizan.lifecycle.deploy.gateway.stacking import MOST_ROWS
 
 SOMEBODY = Caller(id="key:a", role="reader", method="key")
@@ -325,3 +325,96 @@ def test_a_guard_that_cannot_foresee_is_asked_for_each():
     found = passed(Pipeline([Placed(guard)]), [np.ones((1, 2))] * 2)
     assert guard.given == [None, None]
     assert [action for action, _ in found] == [Action.ALLOW] * 2
+
+
+class Foretelling:
+    """Works something out of each answer, together with others, and notes what it is given back."""
+
+    name, cost, foretells = "foretelling", 3.0, True
+
+    def __init__(self, broken=False):
+        self.given, self.seen, self.broken = [], [], broken
+
+    def foretell(self, labels, scores):
+        self.seen.append((labels.tolist(), scores.shape))
+        if self.broken:
+            raise ValueError
+        return [int(label) * 10 for label in labels]
+
+    def on_request(self, asked):
+        pass
+
+    def on_response(self, asked, answer):
+        self.given.append(answer.ahead(self.name))
+
+
+class Overruling:
+    """Says another label, or the same with less confidence."""
+
+    name, cost = "overruling", 1.0
+
+    def __init__(self, **said):
+        self.said = said
+
+    def on_request(self, asked):
+        pass
+
+    def on_response(self, asked, answer):
+        return Verdict(action=Action.ALLOW, **self.said)
+
+
+class Silent(Foretelling):
+    """Never has anything to say of an answer, and is not asked."""
+
+    name, cost, foretells, for_requests = "silent", 1.0, False, True
+
+
+def answered(pipeline, answers):
+    collected = [pipeline.collect(answer) for answer in answers]
+    for answer, place in zip(answers, collected, strict=True):
+        pipeline.after(asked(np.ones((1, 2))), answer, Passage(), place)
+
+
+def certain(count, height=1):
+    return [Answer(np.full(height, place % 3), np.full((height, 3), 1 / 3)) for place in range(count)]
+
+
+def test_what_a_guard_foretells_of_an_answer_is_given_back_with_it_and_forgotten():
+    guard, silent = Foretelling(), Silent()
+    answers = certain(SEVERAL)
+    answered(Pipeline([Placed(guard), Placed(silent)]), answers)
+    assert guard.given == [place % 3 * 10 for place in range(SEVERAL)]
+    assert guard.seen == [([place % 3 for place in range(SEVERAL)], (SEVERAL, 3))]
+    assert silent.given == []
+    assert {answer.ahead(guard.name) for answer in answers} == {None}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [certain(SEVERAL - 1), certain(SEVERAL, 2), [Answer(np.zeros(1, int)) for _ in range(SEVERAL)]],
+    ids=["few", "of several rows", "without scores"],
+)
+def test_other_answers_are_looked_at_by_themselves(answers):
+    guard = Foretelling()
+    answered(Pipeline([Placed(guard)]), answers)
+    assert (guard.seen, guard.given) == ([], [None] * len(answers))
+
+
+def test_a_guard_that_cannot_foretell_looks_at_each():
+    guard = Foretelling(broken=True)
+    answered(Pipeline([Placed(guard)]), certain(SEVERAL))
+    assert guard.given == [None] * SEVERAL
+
+
+@pytest.mark.parametrize("said", [{"labels": np.array([1])}, {"scores": np.full((1, 3), 0.5)}])
+@pytest.mark.parametrize("enforce", [True, False])
+def test_of_an_answer_that_was_changed_nothing_was_foretold(said, enforce):
+    guard = Foretelling()
+    answered(Pipeline([Placed(Overruling(**said), enforce=enforce), Placed(guard)]), certain(SEVERAL))
+    assert guard.given == ([None] * SEVERAL if enforce else [place % 3 * 10 for place in range(SEVERAL)])
+
+
+def test_answers_of_models_with_other_classes_are_looked_at_by_themselves():
+    guard = Foretelling()
+    answered(Pipeline([Placed(guard)]), [*certain(SEVERAL), Answer(np.zeros(1, int), np.full((1, 4), 0.25))])
+    assert guard.given == [None] * (SEVERAL + 1)

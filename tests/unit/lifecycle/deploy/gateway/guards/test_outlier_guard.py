@@ -89,18 +89,21 @@ def test_rows_of_a_company_are_judged_as_each_is_judged_alone(detector):
     rows = np.concatenate([parts["usual"][0][:9], far_sets(parts["usual"][0][:2])["noise"]]).astype(np.float64)
     scores, judge = net.predict_proba(rows), guard(detector=detector)
 
-    def said(row, score, foreseen):
-        request = asked(row[None])
+    def said(row, score, foreseen, foretold=None):
+        request, answer = asked(row[None]), Answer(np.array([score.argmax()]), score[None])
         request.foreseen = foreseen
+        answer.foretell(foretold)
         verdicts = [judge.on_request(request)]
         if verdicts[0] is not None and verdicts[0].measures:
             request.measures["outliers.decades"] = verdicts[0].measures["decades"]
-        verdicts.append(judge.on_response(request, Answer(np.array([score.argmax()]), score[None])))
+        verdicts.append(judge.on_response(request, answer))
         return [(each.action, each.measures.get("decades", 0.0)) for each in verdicts if each is not None]
 
     ahead = judge.foresee(rows)
-    for row, score, one in zip(rows, scores, ahead, strict=True):
-        alone, together = said(row, score, {}), said(row, score, {"outliers": one})
+    told = judge.foretell(scores.argmax(axis=1), scores) if judge.foretells else [None] * len(rows)
+    for row, score, one, other in zip(rows, scores, ahead, told, strict=True):
+        alone = said(row, score, {})
+        together = said(row, score, {"outliers": one}, None if other is None else {"outliers": [other]})
         assert [action for action, _ in together] == [action for action, _ in alone]
         assert [decades for _, decades in together] == pytest.approx([decades for _, decades in alone], rel=1e-4)
 

@@ -275,6 +275,27 @@ def test_what_was_worked_out_of_another_row_is_not_used(reference, natural):
     assert guard.memory.version == 1
 
 
+def test_answers_near_the_boundary_are_told_together_as_one_by_one(reference, natural):
+    one, many = (SequenceGuard(SETTINGS, reference) for _ in range(2))
+    rng = np.random.default_rng(3)
+    highest = rng.uniform(0.5, 0.5 + 2 * reference.edge, 40)
+    scores = np.column_stack([highest, 1 - highest])
+    scores[::7] = np.nan
+    told = many.foretell(scores.argmax(axis=1), scores)
+    assert told == [None] * 40
+    whole = np.where(np.isnan(scores), 0.5, scores)
+    told = many.foretell(whole.argmax(axis=1), whole)
+    for number, score in enumerate(whole):
+        for guard in (one, many):
+            asked, answer = asked_of(natural[number], number), Answer(np.array([0]), score[None])
+            guard.on_request(asked)
+            if guard is many:
+                answer.foretell({"sequence": told}, number)
+            guard.on_response(asked, answer)
+    edges = [next(iter(guard._accounts.values())).edge.points for guard in (one, many)]
+    assert edges[0] == edges[1] > 0
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_cannot_be_compared_is_refused_and_not_remembered(ask, natural, odd, count):
