@@ -345,6 +345,7 @@ class Foretelling:
         pass
 
     def on_response(self, asked, answer):
+        del asked
         self.given.append(answer.ahead(self.name))
 
 
@@ -360,6 +361,7 @@ class Overruling:
         pass
 
     def on_response(self, asked, answer):
+        del asked, answer
         return Verdict(action=Action.ALLOW, **self.said)
 
 
