@@ -76,7 +76,7 @@ class Steady(RequestResponseCycle):
 
     def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Send all of an answer; False when it has to go uvicorn's own way, and nothing was sent."""
-        lines = [*map(_line, headers)]
+        lines = [_line((name, value)) for name, value in headers]
         if (
             self.response_started
             or self._start is not None

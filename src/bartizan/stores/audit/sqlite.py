@@ -180,6 +180,8 @@ class SqliteAudit:
 
     def sync(self) -> None:
         """See ``Store.sync``."""
+        if self._doubtful:  # the system tells of a failure once
+            raise StoreError(f"the audit log {self.place} failed before", remedy="check the disk.")
         try:
             if self._ahead_log < 0:
                 self._ahead_log = os.open(os.path.realpath(self.place) + "-wal", os.O_RDONLY | os.O_CLOEXEC)

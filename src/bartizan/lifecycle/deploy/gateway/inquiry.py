@@ -278,7 +278,7 @@ class Inquiries:
         if inquiry.exchange.source == FALLBACK:
             answer.source = FALLBACK
         inquiry.answer = answer
-        inquiry.collected = inquiry.served.pipeline.collect(answer)
+        inquiry.collected = inquiry.served.pipeline.collect(inquiry.asked, answer)
 
     def _weigh(self, inquiry: Inquiry) -> None:
         """Let the guards look at the answer."""

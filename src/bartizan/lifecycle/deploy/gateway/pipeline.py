@@ -176,9 +176,10 @@ class Pipeline:
             if passage.action >= Action.THROTTLE:
                 return
 
-    def collect(self, answer: Answer) -> Collected | None:
+    def collect(self, asked: Asked, answer: Answer) -> Collected | None:
         """Have guards look at an answer together with those that come before the first ``after``."""
-        if self._foretelling and answer.scores is not None and len(answer.labels) == 1:
+        scores = answer.scores
+        if self._foretelling and scores is not None and len(asked.rows) == len(answer.labels) == len(scores) == 1:
             return self._answers.add(answer)
         return None
 

@@ -371,8 +371,8 @@ class Silent(Foretelling):
     name, cost, foretells, for_requests = "silent", 1.0, False, True
 
 
-def answered(pipeline, answers):
-    collected = [pipeline.collect(answer) for answer in answers]
+def answered(pipeline, answers, rows=0):
+    collected = [pipeline.collect(asked(np.ones((rows or len(answer), 2))), answer) for answer in answers]
     for answer, place in zip(answers, collected, strict=True):
         pipeline.after(asked(np.ones((1, 2))), answer, Passage(), place)
 
@@ -420,3 +420,9 @@ def test_answers_of_models_with_other_classes_are_looked_at_by_themselves():
     guard = Foretelling()
     answered(Pipeline([Placed(guard)]), [*certain(SEVERAL), Answer(np.zeros(1, int), np.full((1, 4), 0.25))])
     assert guard.given == [None] * (SEVERAL + 1)
+
+
+def test_an_answer_to_fewer_rows_than_were_asked_is_not_put_among_others():
+    guard = Foretelling()
+    answered(Pipeline([Placed(guard)]), certain(SEVERAL), rows=2)
+    assert guard.given == [None] * SEVERAL

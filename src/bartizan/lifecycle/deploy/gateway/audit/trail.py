@@ -85,7 +85,7 @@ class Trail:
         self._flying: Shared | None = None
         self._tries = 0
         """How often it may still be tried to put a batch. None before one was put: then it has to be written."""
-        self._busy = self._flushing = self._signing = self._closed = False
+        self._unflushed = self._busy = self._flushing = self._signing = self._closed = False
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -225,9 +225,14 @@ class Trail:
 
     def _flush_soon(self) -> None:
         """Have what was put on disk before long."""
+        self._unflushed = True
         if self._loop is not None and not self._flushing:
             self._flushing = True
-            self._loop.call_later(self._settings.linger_ms / 1000, self._jobs.put, _FLUSH)
+            self._loop.call_later(self._settings.linger_ms / 1000, self._flush)
+
+    def _flush(self) -> None:
+        self._unflushed = False  # what is put from here on may come too late for this one
+        self._jobs.put(_FLUSH)
 
     def _done(self, job: _Job, error: BartizanError | None) -> None:
         """What was put and answered is on disk, or a checkpoint is signed; or not."""
@@ -236,8 +241,12 @@ class Trail:
         else:
             self._signing = False
         if error is None:
+            if self._unflushed:
+                self._flush_soon()
             return
-        if self._busy:  # store and writer know: the batch that is on its way makes up for it, or fails as well
+        if self._busy or (
+            job is _SIGN and isinstance(error, StoreError)
+        ):  # store and writer know: the batch that is on its way makes up for it, or fails as well
             _LOG.error("the audit log is in doubt: %s", error.message)
         else:
             self._failed((), None, error, put=True)

@@ -145,6 +145,7 @@ class Writer:
             with self.store.reading() as reading:
                 head = reading.head()
                 note = self._note(reading, head, head, (), (), force=False)
+            self.store.sync()  # nobody outside is shown a checkpoint of what a loss of power could take
         except BartizanError:
             self._is_doubtful = True
             raise

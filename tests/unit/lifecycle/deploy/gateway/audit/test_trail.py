@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from bartizan.core.errors import StoreError
+from bartizan.core.errors import LedgerError, StoreError
 from bartizan.lifecycle.deploy.gateway.audit import searching
 from bartizan.lifecycle.deploy.gateway.audit.record import AuditLog, Ruling
 from bartizan.lifecycle.deploy.gateway.audit.secrets import Secrets, unseal
 from bartizan.lifecycle.deploy.gateway.audit.settings import AuditSettings
-from bartizan.lifecycle.deploy.gateway.audit.trail import _FLUSH, RETRY_SECONDS, Trail, rhythm
+from bartizan.lifecycle.deploy.gateway.audit.trail import _FLUSH, _SIGN, RETRY_SECONDS, Trail, rhythm
 from bartizan.stores.audit import open_audit
 from fixtures.auditlogs import CONFIGURATION, MODEL, record, report, writer
 
@@ -254,6 +254,44 @@ def test_the_written_mode_answers_before_the_disk_does_and_asks_it_soon(store, m
     asyncio.run(run())
     assert len(found(store)) == 5
     assert report(store).unsigned == 0
+
+
+def test_what_is_put_while_the_disk_is_busy_is_taken_to_it_without_anybody_following(store, monkeypatch):
+    asked, answers, times = threading.Event(), threading.Event(), []
+
+    def slow():
+        times.append(len(found(store)))
+        asked.set()
+        assert answers.wait(60)
+
+    async def run():
+        log = trail_of(store, mode="written", linger_ms=1)
+        await log.append(record(0))
+        monkeypatch.setattr(store, "sync", slow)
+        await log.append(record(1))
+        await until(asked.is_set)
+        await log.append(record(2))
+        answers.set()
+        await until(lambda: len(times) > 1)
+        await log.close()
+
+    asyncio.run(run())
+    assert times[:2] == [2, 3]
+
+
+def test_a_checkpoint_that_cannot_be_signed_for_want_of_the_store_stops_nobody(store):
+    async def run():
+        log = trail_of(store, mode="written")
+        await log.append(record(0))
+        log._signing = True
+        log._done(_SIGN, StoreError("no more files"))
+        assert not log.trouble
+        log._done(_SIGN, LedgerError("changed underneath"))
+        assert log.trouble
+        await until(lambda: not log.trouble)
+        await log.close()
+
+    asyncio.run(run())
 
 
 def test_a_disk_that_fails_after_the_answer_stops_the_written_mode_until_it_works(store, monkeypatch):
