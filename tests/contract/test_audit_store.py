@@ -227,10 +227,11 @@ MODES = pytest.mark.parametrize("mode", ["durable", "written"])
 @MODES
 def test_what_was_acknowledged_survives_kill_nine(location, mode):
     generator, told = random.Random(5), []
-    for round_ in range(3):
+    rounds = 1 if (mode, "://" in location) == ("written", True) else 3  # a server is as durable in both
+    for round_ in range(rounds):
         told += acknowledged(location, f"round{round_}", generator.uniform(0.02, 0.4), mode)
     with contextlib.closing(open_audit(location)) as store:
-        assert len(told) > 100
+        assert len(told) > 34 * rounds
         assert missing(store, told) == []
         assert report(store).problems == ()
 

@@ -88,6 +88,7 @@ def test_a_checkpoint_that_nobody_signed_beside_the_work_is_signed_where_everybo
     while into.put(records(at, at + 1)):
         at += 1
     assert at == 3 * LONG_SINCE
+    assert into.has_to_write
     into.write(records(at, at + 1))
     assert report(store).unsigned == 0
 

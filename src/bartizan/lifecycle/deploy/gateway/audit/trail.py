@@ -205,7 +205,7 @@ class Trail:
             error = StoreError(type(failed).__name__)
         if put:
             self._tries = TRIES
-        elif may_put and error is None and self._tries and self._loop is not None:
+        elif may_put and error is None and self._tries and self._loop and not self._writer.has_to_write:
             self._tries -= 1
             self._loop.call_later(TRY_SECONDS, self._hand_over)
             return

@@ -90,6 +90,8 @@ class Writer:
         self._is_doubtful = False
         """Whether one could not be signed beside the work: then it is signed where everybody waits for it."""
         self._lock = threading.Lock()
+        self.has_to_write = False
+        """Whether ``put`` did nothing because a checkpoint comes first; to try again is in vain."""
         self.note = ""
         """The newest checkpoint that this writer signed or found."""
         self.size = 0
@@ -174,7 +176,8 @@ class Writer:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self._is_doubtful or self._due(self.size + len(items) - self._signed.size, LONG_SINCE):
+            self.has_to_write = self._is_doubtful or self._due(self.size + len(items) - self._signed.size, LONG_SINCE)
+            if self.has_to_write:
                 return False
             done = self.store.put(lambda reading: self._build(reading, items))
             if done is not None:
