@@ -105,6 +105,45 @@ def test_one_that_was_signed_beside_the_work_gives_way_to_a_later_one(store):
     assert report(store).problems == ()
 
 
+@pytest.mark.parametrize("error", [StoreError("the disk is broken"), ValueError("whatever a signer says")])
+def test_no_checkpoint_goes_along_that_covers_what_is_not_on_disk(store, monkeypatch, error):
+    """Nor when anything else goes wrong: it is signed where everybody waits then, and nothing is put before."""
+
+    def failing():
+        raise error
+
+    into = writer(store, often=Rhythm(3600, 3))
+    into.write(records(0, 1), sign=True)
+    assert into.put(records(1, 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "sync", failing)
+        with pytest.raises(type(error)):
+            into.sign()
+    before = into.note
+    assert not into.put(records(5, 6))
+    assert (into.has_to_write, into.note) == (True, before)
+    into.write(records(5, 6))
+    assert into.note != before
+    assert into.put(records(6, 7))
+    assert report(store).problems == ()
+
+
+def test_a_failure_of_the_disk_is_not_forgotten_by_asking_again(store, into, monkeypatch):
+    def failing(_handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert into.put(records(1, 2))
+    with monkeypatch.context() as broken:
+        broken.setattr("bartizan.stores.audit.sqlite._to_disk", failing)
+        with pytest.raises(StoreError, match="Input/output error"):
+            store.sync()
+    with pytest.raises(StoreError, match="failed before"):
+        store.sync()
+    into.write(records(2, 3))
+    store.sync()
+    assert report(store).records == 3
+
+
 def test_what_was_changed_underneath_is_not_signed_beside_the_work_either(store, into, location):
     """And nothing is put any more: whoever writes waits for the checkpoint, and hears that it cannot be signed."""
     assert into.put(records(1, 20))

@@ -43,10 +43,8 @@ class Steady(RequestResponseCycle):
     message_event: Any  # made when somebody waits for it
 
     def __init__(self, protocol: SteadyProtocol, scope: dict[str, Any], body: bytes) -> None:  # not as uvicorn makes it
-        scope[BODY], scope[WHOLE] = (
-            body,
-            self.whole,
-        )  # taken out again once it answered: a cycle waits for a search for cycles
+        scope[BODY] = body
+        scope[WHOLE] = self.whole  # taken out again once it answered: a cycle waits for a search for cycles
         self.scope = cast("Any", scope)
         self.transport, self.flow, self.logger = protocol.transport, protocol.flow, protocol.logger
         self.access_log = protocol.access_log

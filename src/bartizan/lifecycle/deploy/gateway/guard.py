@@ -108,7 +108,7 @@ class Answer:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def foretell(self, foretold: Mapping[str, Sequence[Any]] | None, place: int = 0) -> None:
+    def tell_ahead(self, foretold: Mapping[str, Sequence[Any]] | None, place: int = 0) -> None:
         """Remember what guards worked out of answers that came together, and which of them this one is."""
         self._foretold, self._place = foretold, place
 

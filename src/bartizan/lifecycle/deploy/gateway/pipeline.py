@@ -202,7 +202,7 @@ class Pipeline:
         """Let the guards look at the answer. Changes it when one of them does. ``collected``: see ``collect``."""
         if collected is not None:
             stack, place = collected
-            answer.foretell(stack.found(), place)
+            answer.tell_ahead(stack.found(), place)
         for placed in self._answering:
             verdict = _said(placed, asked, answer)
             if verdict is None:
@@ -212,7 +212,7 @@ class Pipeline:
             if placed.enforce:
                 _change(answer, verdict)
             passage.take(placed, verdict)
-        answer.foretell(None)
+        answer.tell_ahead(None)
 
 
 def _said(placed: Placed, asked: Asked, answer: Answer | None) -> Verdict | None:
@@ -240,7 +240,7 @@ def _measured(asked: Asked, placed: Placed, verdict: Verdict) -> None:
 
 def _change(answer: Answer, verdict: Verdict) -> None:
     if verdict.labels is not None or verdict.scores is not None:
-        answer.foretell(None)
+        answer.tell_ahead(None)
     if verdict.labels is not None:
         answer.labels, answer.source = verdict.labels, "rule"
         if verdict.scores is None:

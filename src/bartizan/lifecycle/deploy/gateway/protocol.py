@@ -200,8 +200,9 @@ def _rows(tensor: _Tensor, rest: memoryview | None, described: Description) -> N
     else:
         if rest:
             raise unfit("bytes follow the head, and no tensor says that they are its own")
-        read = _reals if tensor.datatype in _REAL else _wholes
-        return np.array(read(tensor, shape[0], shape[1], described.dtype), dtype=described.dtype).reshape(shape)
+        real = tensor.datatype in _REAL
+        numbers = _reals(tensor, *shape, described.dtype) if real else _wholes(tensor, *shape)
+        return np.array(numbers, dtype=described.dtype).reshape(shape)
     if b"\x00" in np.isfinite(rows).tobytes():  # half the time of asking whether all are
         raise unfit("every number must be finite")
     return rows
@@ -243,9 +244,8 @@ def _reals(tensor: _Tensor, height: int, width: int, dtype: str) -> list[float]:
     raise unfit(f"a number is out of the range of {'FP32' if computes else tensor.datatype}{computes}")
 
 
-def _wholes(tensor: _Tensor, height: int, width: int, dtype: str) -> list[int]:
+def _wholes(tensor: _Tensor, height: int, width: int) -> list[int]:
     """The same of whole numbers. The model's datatype holds all of them."""
-    del dtype
     if tensor.datatype not in _WHOLE:
         raise unfit(f"datatype {tensor.datatype[:16]!r}")
     try:

@@ -244,9 +244,8 @@ class Trail:
             if self._unflushed:
                 self._flush_soon()
             return
-        if self._busy or (
-            job is _SIGN and isinstance(error, StoreError)
-        ):  # store and writer know: the batch that is on its way makes up for it, or fails as well
+        if self._busy or (job is _SIGN and isinstance(error, StoreError)):
+            # store and writer know: the batch that is on its way, or comes next, makes up for it or fails as well
             _LOG.error("the audit log is in doubt: %s", error.message)
         else:
             self._failed((), None, error, put=True)
@@ -335,11 +334,9 @@ class Trail:
                 self._finish()
                 return
             error = self._write(job)
-            told = (
-                partial(self._done, job, error)
-                if job.answered
-                else partial(self._landed, job.batch, error, put=job.put)
-            )
+            told = partial(self._landed, job.batch, error, put=job.put)
+            if job.answered:
+                told = partial(self._done, job, error)
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed under us
                     self._loop.call_soon_threadsafe(told)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from bartizan.core import checkpoint as notes
 from bartizan.core import merkle
 from bartizan.core.checkpoint import Checkpoint
-from bartizan.core.errors import BartizanError, LedgerError, StoreError
+from bartizan.core.errors import LedgerError, StoreError
 from bartizan.core.ports import Node, Signer
 from bartizan.lifecycle.deploy.gateway.audit import entries
 from bartizan.lifecycle.deploy.gateway.audit.record import Record
@@ -148,7 +148,7 @@ class Writer:
                 head = reading.head()
                 note = self._note(reading, head, head, (), (), force=False)
             self.store.sync()  # nobody outside is shown a checkpoint of what a loss of power could take
-        except BartizanError:
+        except Exception:  # whatever it was, it shows again where everybody waits
             self._is_doubtful = True
             raise
         self._ahead = (note, head.size) if note else None

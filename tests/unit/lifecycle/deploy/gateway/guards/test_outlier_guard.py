@@ -92,7 +92,7 @@ def test_rows_of_a_company_are_judged_as_each_is_judged_alone(detector):
     def said(row, score, foreseen, foretold=None):
         request, answer = asked(row[None]), Answer(np.array([score.argmax()]), score[None])
         request.foreseen = foreseen
-        answer.foretell(foretold)
+        answer.tell_ahead(foretold)
         verdicts = [judge.on_request(request)]
         if verdicts[0] is not None and verdicts[0].measures:
             request.measures["outliers.decades"] = verdicts[0].measures["decades"]

@@ -290,7 +290,7 @@ def test_answers_near_the_boundary_are_told_together_as_one_by_one(reference, na
             asked, answer = asked_of(natural[number], number), Answer(np.array([0]), score[None])
             guard.on_request(asked)
             if guard is many:
-                answer.foretell({"sequence": told}, number)
+                answer.tell_ahead({"sequence": told}, number)
             guard.on_response(asked, answer)
     edges = [next(iter(guard._accounts.values())).edge.points for guard in (one, many)]
     assert edges[0] == edges[1] > 0
