@@ -140,6 +140,7 @@ async def open_loop(port, data, rate, seconds, clients=64):
     """At a constant rate: latencies counted from when each request was due, and the number without a 200."""
     free = asyncio.Queue()
     for connection in await connected(port, data, clients):
+        await connection.ask()  # the first request of a connection is another matter
         free.put_nowait(connection)
     histogram, tasks, bad = Histogram(), set(), 0
     began = time.monotonic()
@@ -303,13 +304,66 @@ class Measured:
 
     def ease(self, seconds, share):
         """One round at a share of the rate."""
-        with self.server.turn():
-            asyncio.run(closed_loop(self.server.port, self.data, WARMING))
-            found, wrong = asyncio.run(open_loop(self.server.port, self.data, self.rate * share, seconds))
-            self.memory = self.server.memory()
+        found, _ = self.at(self.rate * share, seconds)
         self.latency.join(found)
         self.latencies.append(found)
+
+    def at(self, rate, seconds):
+        """One round at this rate: its latencies, and the share of a core that it keeps busy."""
+        with self.server.turn():
+            asyncio.run(closed_loop(self.server.port, self.data, WARMING))
+            before, began = self.server.cpu(), time.monotonic()
+            found, wrong = asyncio.run(open_loop(self.server.port, self.data, rate, seconds))
+            busy = (self.server.cpu() - before) / (time.monotonic() - began)
+            self.memory = self.server.memory()
         self.bad += wrong
+        return found, busy
+
+
+@dataclass
+class Pair:
+    """A server and the floor at one rate: the one that keeps half of the server's core busy."""
+
+    measured: Measured
+    floor: Measured
+    rate: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+    floors: Histogram = field(default_factory=Histogram)
+    busy: list[float] = field(default_factory=list)
+    longer: list[float] = field(default_factory=list)
+    """Milliseconds that one in a hundred waits longer for, round by round."""
+
+    def find(self, seconds, load=0.5):
+        """The rate at which the server's core is busy for this share of the time."""
+        least, most = 0.0, self.measured.rate
+        for _ in range(6):
+            self.rate = (least + most) / 2
+            _, busy = self.measured.at(self.rate, seconds)
+            least, most = (least, self.rate) if busy > load else (self.rate, most)
+
+    def round(self, seconds):
+        """Both, one after the other."""
+        floors, _ = self.floor.at(self.rate, seconds)
+        found, busy = self.measured.at(self.rate, seconds)
+        self.floors.join(floors)
+        self.latency.join(found)
+        self.busy.append(busy)
+        self.longer.append(found.quantile(0.99) - floors.quantile(0.99))
+
+
+def paired(servers, floor, *, seconds=1.0, rounds=15):
+    """Each server beside the floor at the rate at which its own core is half busy.
+
+    Half of the highest rate is more than that for a server that does the work of many requests at once: under less
+    load fewer come together, each costs more, and the core is busy nearly all the time.
+    """
+    pairs = [Pair(each, floor) for each in servers]
+    for pair in pairs:
+        pair.find(seconds)
+    for _ in range(rounds):
+        for pair in pairs:
+            pair.round(seconds)
+    return pairs
 
 
 def measured(servers, *, seconds=4.0, rounds=3, half=0.5):

@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 import floor
 from common import promise, tell
-from serving_load import Server, free_port, measured, request
+from serving_load import Server, free_port, measured, paired, request
 
 HERE = Path(__file__).parent
 PEERS = Path(os.environ.get("BARTIZAN_PEERS", "build/peers"))
@@ -207,23 +208,25 @@ def main():
             except (RuntimeError, AssertionError, subprocess.CalledProcessError) as error:
                 print(f"{name}: could not be measured: {error}")
         results = measured(started, seconds=wanted.seconds, rounds=wanted.rounds)
+        own = [item for item in results if item.name.startswith("bartizan")]
+        pairs = paired(own, results[0], seconds=wanted.seconds, rounds=wanted.rounds)
     table(results, wanted)
-    floors = {item.name: item for item in results if item.name.startswith("floor")}
-    kept = [one for item in results if item.name.startswith("bartizan") for one in promises(item, floors)]
+    halves(pairs, wanted)
+    kept = [one for pair in pairs for one in promises(pair)]
     return 0 if all(kept) or wanted.rows != 1 else 1
 
 
-def promises(item, floors):
+def promises(pair):
     """What is promised of CPU, and of the time that one in a hundred waits longer for at half load."""
-    longer = {name: item.latency.quantile(0.99) - each.latency.quantile(0.99) for name, each in floors.items()}
-    if DURABLE in longer and "durable" in item.name:  # it waits for the disk as this one does
-        tell(f"p99 over that of the {DURABLE}, {item.name}", longer[DURABLE], "ms")
+    found, floors = pair.measured, pair.floor
+    longer = pair.latency.quantile(0.99) - pair.floors.quantile(0.99)
     # some rounds are disturbed by others on the machine; a pause that comes more seldom than a round does not show here
-    usual = item.waits(0.99) - floors["floor"].waits(0.99)
-    tell(f"the same of the median round, over the floor's, {item.name}", usual, "ms")
+    tell(f"the same of the median round, {found.name}", median(pair.longer), "ms")
+    fastest = found.latency.quantile(0.99) - floors.latency.quantile(0.99)
+    tell(f"the same, each at half of its highest rate, {found.name}", fastest, "ms")
     return [
-        promise(f"CPU of a request, {item.name}", item.beside(floors["floor"]), PROMISES[item.name]),
-        promise(f"p99 at half load over the floor's, {item.name}", longer["floor"], MOST_MORE, "ms"),
+        promise(f"CPU of a request, {found.name}", found.beside(floors), PROMISES[found.name]),
+        promise(f"p99 at half load over the floor's, {found.name}", longer, MOST_MORE, "ms"),
     ]
 
 
@@ -245,6 +248,20 @@ def table(results, wanted):
         print(row(found, base))
         if wanted.histograms:
             print("    " + "\n    ".join(found.latency.lines()))
+
+
+def halves(pairs, wanted):
+    """Latencies at the rate that keeps half of a core busy, and the floor's at the same rate."""
+    if not pairs:
+        return
+    columns = ("a second", "core", "p50 ms", "p99 ms", "floor p50", "floor p99")
+    print(f"\n{'half of the core busy':<44} {' '.join(f'{name:>9}' for name in columns)}")
+    for pair in pairs:
+        figures = [each.quantile(share) for each in (pair.latency, pair.floors) for share in (0.5, 0.99)]
+        shown = " ".join(f"{value:9.1f}" for value in figures)
+        print(f"{pair.measured.name:<44} {pair.rate:9.0f} {median(pair.busy):9.0%} {shown}")
+        if wanted.histograms:
+            print("    " + "\n    ".join(pair.latency.lines()))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,10 @@ def request(path="/", body=b"", *, method=b"POST", fields=(b"host: x",), length=
 POOL = [
     *(request(path, body) for path in ("/", "/later", "/sleep", "/whole") for body in (b"ab", b"cd", b"\r\n\r\n", b"")),
     *(request(f"/{path}", b"ab") for path in ("parts", "bare", "close", "broken", "evil", "later/later", "%41?q=1")),
+    request("/", b"abc"),
+    request("/", b"c" * 12, fields=(b"host: x", b"Content-Length: 12", b"x-content-length: 2"), length=False),
+    request("/", b"c" * 7, fields=(b"host: x", b"Content-Length: 7", b"x-content-length: 2"), length=False),
+    request("/", b"abc", fields=(b"host: x", b"content-length: 03"), length=False),
     request("/", b"ab", method=b"HEAD"),
     request("/", method=b"GET", length=False),
     request("/", b"2\r\nab\r\n0\r\n\r\n", fields=(b"host: x", b"transfer-encoding: chunked"), length=False),
@@ -162,6 +166,7 @@ def conversations(draw):
 @given(conversations())
 @example([(request("/", b"ab"), 30), (request("/", b"cd"), 30), (request("/", b"ef") * 2, 30)])
 @example([(request("/later", b"ab"), 30), (request("/later", b"cd"), 0), (request("/later", b"ef"), 0)])
+@example([(request("/", b"ab"), 30), (request("/", b"cdef")[:-1], 30), (b"f" + request("/", b"cdef"), 30)])
 @example([(b"\r\n\r\n", 1), (request("/", b"ab"), 30), (b"\r\n\r\n", 1), (request("/", b"cd"), 30)])
 def test_answers_are_those_of_uvicorn(chunks):
     async def both():
@@ -184,6 +189,29 @@ def test_a_head_that_comes_again_is_not_read_again():
     assert isinstance(protocol.cycle, Steady)
     assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert b'"body": "cd"' in wire.written
+
+
+def test_a_head_with_another_length_is_not_read_again():
+    wire, protocol = run((request("/", b"ab"), 30), (request("/", b"abcdefghijk"), 30))
+    assert isinstance(protocol.cycle, Steady)
+    assert b"(b'content-length', b'11')" in wire.written
+    assert b'"body": "abcdefghijk"' in wire.written
+
+
+def test_lengths_that_say_another_thing_are_read_anew():
+    first = request("/", b"ab")
+    for length in (b"+3", b"03", b"3, 3", b"3 3", b"0x3", b"3" * 11, b"-1", b""):
+        _, protocol = run((first, 30), (first.replace(b"Length: 2", b"Length: " + length) + b"c", 30))
+        assert not isinstance(protocol.cycle, Steady), length
+
+
+def test_lengths_are_remembered_up_to_a_bound():
+    sizes = range(1, 2 * MOST_HEADS)
+    wire, protocol = run(*((request("/", b"a" * size), 5) for size in sizes))
+    assert len(protocol._heads) == MOST_HEADS
+    assert len(protocol._likes) == 1
+    assert isinstance(protocol.cycle, Steady)
+    assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == len(sizes)
 
 
 @pytest.mark.parametrize(

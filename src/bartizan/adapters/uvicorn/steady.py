@@ -1,15 +1,17 @@
 """What a gateway need not do again for each request of a connection, on uvicorn.
 
-Clients that stay connected send the same head again and again: byte for byte the same request line and header fields.
-What was made of it, by httptools and uvicorn, is kept and used again. A request that has come as a whole is not made a
-task of asyncio when somebody is there to lead it (``Begin``), an answer of one piece is written in one piece, and one
-timer goes with a connection instead of one with each request. Everything else goes uvicorn's own way.
+Clients that stay connected send the same head again and again: byte for byte the same request line and header fields,
+but for the length of the body. What was made of it, by httptools and uvicorn, is kept and used again. A request that
+has come as a whole is not made a task of asyncio when somebody is there to lead it (``Begin``), an answer of one piece
+is written in one piece, and one timer goes with a connection instead of one with each request. Everything else goes
+uvicorn's own way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +27,7 @@ MOST_HEADS, MOST_BYTES = 64, 16 << 10
 LONGEST_HEAD = 4096
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length"
+_LENGTH_FIELD = re.compile(rb"\r\ncontent-length:[ \t]*(0|[1-9][0-9]{0,9})[ \t]*\r\n", re.IGNORECASE)
 _KEPT_AWAY = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 """Header fields that change how a connection goes on."""
 
@@ -161,6 +164,8 @@ class SteadyProtocol(BoundedProtocol):
         self._heads: dict[bytes, Head] = {}
         self._kept = 0
         """Bytes of them."""
+        self._likes: dict[tuple[bytes, bytes], Head] = {}
+        """By what stands before the length of the body, and after it."""
         self._data = b""
         """What is being read, as long as it began with a request."""
         self._in_message = False
@@ -180,7 +185,7 @@ class SteadyProtocol(BoundedProtocol):
         cycle = self.cycle
         if not self._in_message and (cycle is None or cycle.response_complete):
             end = data.find(_END, 0, LONGEST_HEAD) + len(_END)
-            head = self._heads.get(data[:end])
+            head = self._heads.get(data[:end]) or self._like(data[:end])
             if head is not None and len(data) == end + head.length and self._has_room():
                 self._again(head, data[end:])
                 return
@@ -244,7 +249,23 @@ class SteadyProtocol(BoundedProtocol):
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
             scope = {**self.scope, "headers": list(self.headers), AGAIN: {}}
             self._kept += end
-            self._heads[data[:end]] = Head(scope, length)
+            head = self._heads[data[:end]] = Head(scope, length)
+            field = _LENGTH_FIELD.search(data, 0, end)
+            if field is not None:
+                self._likes[data[: field.start(1)], data[field.end(1) : end]] = head
+
+    def _like(self, data: bytes) -> Head | None:
+        """What a head is that differs from one that is known in the length of the body alone."""
+        field = _LENGTH_FIELD.search(data)
+        like = None if field is None else self._likes.get((data[: field.start(1)], data[field.end(1) :]))
+        if field is None or like is None:
+            return None
+        headers = [(name, field[1] if name == _LENGTH else value) for name, value in like.scope["headers"]]
+        head = Head({**like.scope, "headers": headers, AGAIN: {}}, int(field[1]))
+        if len(self._heads) < MOST_HEADS and self._kept + len(data) <= MOST_BYTES:
+            self._kept += len(data)
+            self._heads[data] = head
+        return head
 
     def _has_room(self) -> bool:
         limit = self.limit_concurrency
