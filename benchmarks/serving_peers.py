@@ -220,14 +220,13 @@ def promises(pair):
     """What is promised of CPU, and of the time that one in a hundred waits longer for at half load."""
     found, floors = pair.measured, pair.floor
     longer = pair.latency.quantile(0.99) - pair.floors.quantile(0.99)
-    # some rounds are disturbed by others on the machine; a pause that comes more seldom than a round does not show here
-    tell(f"the same of the median round, {found.name}", median(pair.longer), "ms")
     fastest = found.latency.quantile(0.99) - floors.latency.quantile(0.99)
-    tell(f"the same, each at half of its highest rate, {found.name}", fastest, "ms")
-    return [
+    kept = [
         promise(f"CPU of a request, {found.name}", found.beside(floors), PROMISES[found.name]),
         promise(f"p99 at half load over the floor's, {found.name}", longer, MOST_MORE, "ms"),
     ]
+    tell(f"the same, each at half of its highest rate, {found.name}", fastest, "ms", "whatever the host did meanwhile")
+    return kept
 
 
 def ready(name, start, made, bodies):
@@ -254,12 +253,16 @@ def halves(pairs, wanted):
     """Latencies at the rate that keeps half of a core busy, and the floor's at the same rate."""
     if not pairs:
         return
-    columns = ("a second", "core", "p50 ms", "p99 ms", "floor p50", "floor p99")
+    columns = ("a second", "core", "p50 ms", "p99 ms", "floor p50", "floor p99", "rounds")
     print(f"\n{'half of the core busy':<44} {' '.join(f'{name:>9}' for name in columns)}")
     for pair in pairs:
+        if not pair.busy:
+            print(f"{pair.measured.name:<44} no round of {pair.tried} was left alone by the host")
+            continue
         figures = [each.quantile(share) for each in (pair.latency, pair.floors) for share in (0.5, 0.99)]
         shown = " ".join(f"{value:9.1f}" for value in figures)
-        print(f"{pair.measured.name:<44} {pair.rate:9.0f} {median(pair.busy):9.0%} {shown}")
+        left_alone = f"{len(pair.busy):4d} of {pair.tried}"
+        print(f"{pair.measured.name:<44} {pair.rate:9.0f} {median(pair.busy):9.0%} {shown} {left_alone}")
         if wanted.histograms:
             print("    " + "\n    ".join(pair.latency.lines()))
 

@@ -158,6 +158,16 @@ def test_what_was_changed_underneath_is_not_signed_beside_the_work_either(store,
         into.write(records(20, 21))
 
 
+def test_a_log_that_was_cut_below_what_was_signed_is_not_put_to(store, into, location):
+    into.write(records(1, 300), sign=True)
+    with contextlib.closing(sqlite3.connect(location, isolation_level=None)) as other:
+        ((frontier,),) = other.execute("SELECT hash FROM node LIMIT 1").fetchall() or ((b"",),)
+        other.execute("DELETE FROM record WHERE seq > 0")
+        other.execute("UPDATE head SET size = 1, frontier = ?", (frontier,))
+    with pytest.raises(LedgerError, match="1 records that do not extend the 300"):
+        into.put(records(300, 301))
+
+
 def test_records_of_another_process_do_not_make_it_sign_in_passing(store, location):
     """The log is longer than this process knows, and the time for a checkpoint has come by that."""
     into, others = writer(store, often=Rhythm(3600, 5)), open_audit(str(location))
@@ -188,6 +198,21 @@ def test_the_write_ahead_log_is_copied_beside_the_work(store, into, location, mo
     found = report(again)
     again.close()
     assert (found.records, found.problems) == (8001, ())
+
+
+def test_nobody_who_answers_begins_the_write_ahead_log_anew(store, into, location, monkeypatch):
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.MOST_AHEAD", 50)
+    monkeypatch.setattr("bartizan.stores.audit.sqlite.LONGEST_AHEAD", 1)
+    salts = set()
+    for start in range(1, 401, 50):
+        assert into.put(records(start, start + 50))
+        store.sync()
+        copied(store)
+        before = location.with_name("audit.db-wal").read_bytes()[16:24]
+        assert into.put(records(start + 400, start + 401))
+        assert location.with_name("audit.db-wal").read_bytes()[16:24] == before
+        salts.add(before)
+    assert len(salts) > 1
 
 
 def test_the_write_ahead_log_is_copied_whoever_writes(store, into, location, monkeypatch):

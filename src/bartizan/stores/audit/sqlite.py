@@ -49,6 +49,8 @@ _INSERTS = tuple(
     for power in range(7, -1, -1)
 )
 """Rows at once to the statement that inserts them."""
+MOST_TURNS = 1 << 31
+"""How often the write-ahead log was begun anew is counted in the database, up to here."""
 NICE = 10
 """Of whoever copies: a tenth of a processor that is busy."""
 COPY_MILLISECONDS = 20
@@ -212,7 +214,7 @@ class SqliteAudit:
         _stand_back()
         try:
             with self._emptying, _errors(self.place), contextlib.closing(self._connect()) as connection:
-                # copies are waited for in either mode; a commit that changes nothing need not be
+                # copies are waited for in either mode; a commit of a counter need not be
                 connection.execute("PRAGMA synchronous=NORMAL")
                 ((_, pages, _),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 if pages < LONGEST_AHEAD:
@@ -221,7 +223,8 @@ class SqliteAudit:
                 ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
                 if not busy:  # whoever begins the log anew waits for the disk: here, and not on the event loop
                     with contextlib.suppress(sqlite3.OperationalError):
-                        connection.execute("UPDATE head SET size = size WHERE one = 1")
+                        ((turns,),) = connection.execute("PRAGMA user_version").fetchall()
+                        connection.execute(f"PRAGMA user_version={(turns + 1) % MOST_TURNS}")
         except StoreError as error:
             _LOG.warning("%s", error.message)
 

@@ -36,6 +36,7 @@ MOST_PUT = 256
 """Records that are written on the event loop; more would hold it up."""
 TRIES, TRY_SECONDS = 8, 0.001
 """How often a batch that cannot be put is tried again: who holds the store holds it for a few milliseconds."""
+GAP = "audit.gap"
 SYSTEM = "gateway"
 """Who acts when nobody asked."""
 _LOG = logging.getLogger("bartizan.gateway")
@@ -80,7 +81,9 @@ class Trail:
         secrets.prepare()
         self.keyed = secrets.keyed
         self._waiting: list[Item] = []
-        self._bytes = self._in_flight = self._lost = 0
+        self._bytes = self._in_flight = 0
+        self._lost = 0
+        """Requests that were not answered for want of the log, and of which it does not tell yet."""
         self._future: Shared | None = None
         self._flying: Shared | None = None
         self._tries = 0
@@ -124,6 +127,7 @@ class Trail:
     def append(self, record: Record, content: bytes | None = None) -> Awaitable[None] | None:
         """See ``record.AuditLog``. ``content`` is kept, masked and sealed, where the settings say so."""
         if self._failing is not None or self._barred:
+            self._lost += not self._barred
             raise StoreError(f"nothing can be recorded: {self.trouble}", remedy=_REMEDY)
         if record.model_digest != self._models.get(record.model, "") or record.configuration != self._configuration:
             self._switched(record)
@@ -137,6 +141,7 @@ class Trail:
         length = len(new.body)
         waiting = len(self._waiting) + self._in_flight
         if waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
+            self._lost += 1
             raise StoreError(f"{waiting} audit records wait for the store", remedy=_REMEDY)
         self._waiting.append(new)
         self._bytes += length
@@ -257,9 +262,12 @@ class Trail:
             if self._failing is not None:
                 _LOG.warning("the audit log works again")
             self._failing = None
-            self._lost = 0
             if future is not None:
                 future.set_result(None)
+            if self._lost:
+                self._lost -= sum(one.record.rows for one in batch if one.record.operation == GAP)
+            if self._lost:
+                self._waiting.insert(0, self._gap())
             if self._waiting:
                 self._schedule()
             elif self._closed:
@@ -272,8 +280,7 @@ class Trail:
             _LOG.error("the audit log failed, nothing is answered: %s", error.message)
         self._failing = error
         if self._waits or put:
-            self._lost += sum(1 for lost in batch if not lost.record.operation.startswith("audit.gap"))
-            self._lost += len(self._waiting)
+            self._lost += sum(1 for lost in (*batch, *self._waiting) if lost.record.operation != GAP)
             self._waiting, self._bytes = [], 0
         else:
             self._waiting = [*batch, *self._waiting]
@@ -291,10 +298,13 @@ class Trail:
             self._idle.set()
 
     def _again(self) -> None:
-        """Try with what was kept, or with a record of how many requests found no room and were not answered."""
-        if not self._waiting:
-            self._waiting = [item(self._own("audit.gap", "failed", rows=self._lost))]
+        """Try with what was kept, and with a record of how many requests were not answered."""
+        kept = [one for one in self._waiting if one.record.operation != GAP]
+        self._waiting = kept if kept and not self._lost else [self._gap(), *kept]
         self._hand_over()
+
+    def _gap(self) -> Item:
+        return item(self._own(GAP, "failed", rows=self._lost))
 
     def _own(self, operation: str, decision: str, rows: int = 0) -> Record:
         return Record(

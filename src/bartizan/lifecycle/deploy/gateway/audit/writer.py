@@ -116,11 +116,14 @@ class Writer:
         root = merkle.root(merkle.split_frontier(head.frontier))
         sound = merkle.is_frontier(head.size, head.frontier) and old.size <= head.size
         if not sound or not extends(old.size, head.size, old.root, root, tree.consistency(old.size, head.size)):
-            raise LedgerError(
-                f"the audit log holds {head.size} records that do not extend the {old.size} that were signed",
-                remedy="run `bartizan audit verify`; keep a copy of the database before you restore it.",
-            )
+            raise self._changed(head)
         return root
+
+    def _changed(self, head: Head) -> LedgerError:
+        return LedgerError(
+            f"the audit log holds {head.size} records that do not extend the {self._signed.size} that were signed",
+            remedy="run `bartizan audit verify`; keep a copy of the database before you restore it.",
+        )
 
     def due(self) -> bool:
         """Whether a checkpoint should be signed now."""
@@ -215,6 +218,8 @@ class Writer:
     def _build(self, reading: Reading, items: Sequence[Item], *, sign: bool | None = None) -> Batch:
         """``sign``: with a checkpoint in any case, or when due. None: with one that was signed before, if any."""
         head = reading.head()
+        if head.size < self._signed.size:
+            raise self._changed(head)
         rows: list[tuple[int, int, int, bytes, bytes]] = []
         leaves: list[bytes] = []
         sha256, leaf_of = hashlib.sha256, entries.leaf
