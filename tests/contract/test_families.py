@@ -181,6 +181,12 @@ AGAIN = [
 ]
 
 
+FEW = {"backdoor.patch", "privacy.membership", "privacy.attribute", "poisoning.labelflip"}
+"""Of each family, one."""
+LONG = [game for game in AGAIN if game.values[1] is network and game.values[0].name not in FEW]
+LONG += [game for game in AGAIN if game.values[1] is tree and game.values[0].name.partition("-")[2] == "labels"]
+
+
 def of(make):
     target, (train, rest) = make()
     return target, material(train, rest, **SETTINGS)
@@ -205,7 +211,7 @@ def test_budgets_are_kept_as_counted_at_the_target_and_every_metric_has_an_inter
         assert metric.n > 0
 
 
-@pytest.mark.parametrize(("attack", "make"), AGAIN)
+@pytest.mark.parametrize(("attack", "make"), [game for game in AGAIN if game not in LONG])
 def test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_equals_an_uninterrupted_one(attack, make, tmp_path):
     first = attempt(attack, make)
     journals = FolderJournals(tmp_path)
@@ -215,6 +221,12 @@ def test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_equals_an_uninterr
         resumed = attempt(attack, make, journal=journal)
     assert resumed.plain == first.plain
     assert resumed.run.ledger.spent.tolist() == first.run.ledger.spent.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("attack", "make"), LONG)
+def test_the_same_holds_of_games_that_take_longer(attack, make, tmp_path):
+    test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_equals_an_uninterrupted_one(attack, make, tmp_path)
 
 
 class Impostor:

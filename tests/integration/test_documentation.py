@@ -94,6 +94,7 @@ def test_the_page_on_a_suspicious_file_shows_real_output(tmp_path):
     follow(page, tmp_path, run_in_shell)
 
 
+@pytest.mark.slow
 def test_every_how_to_does_what_it_says(project):
     follow(DOCS / "howto.md", project)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import fft, ndimage
 
 from bartizan.core.errors import ArtefactError, InputError
 from bartizan.core.finding import Finding, Severity
@@ -58,7 +58,7 @@ def _impulse_noise(pictures: Pictures, severity: int, rng: np.random.Generator) 
 
 def _blur(pictures: Pictures, severity: int, _rng: np.random.Generator) -> Pictures:
     width = (0.4, 0.6, 0.7, 0.8, 1.0)[severity] * max(pictures.shape[2] / 32, 1.0)
-    return np.asarray(ndimage.gaussian_filter(pictures, (0, 0, width, width), mode="nearest"))
+    return np.asarray(scipy.ndimage.gaussian_filter(pictures, (0, 0, width, width), mode="nearest"))
 
 
 def _pixelate(pictures: Pictures, severity: int, _rng: np.random.Generator) -> Pictures:
@@ -90,7 +90,7 @@ def _rotation(pictures: Pictures, severity: int, rng: np.random.Generator) -> Pi
     angle = (5.0, 10.0, 20.0, 30.0, 45.0)[severity]
     return np.stack(
         [
-            ndimage.rotate(picture, sign * angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
+            scipy.ndimage.rotate(picture, sign * angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
             for picture, sign in zip(pictures, rng.choice((-1, 1), len(pictures)), strict=True)
         ]
     )
@@ -103,7 +103,7 @@ def _translation(pictures: Pictures, severity: int, rng: np.random.Generator) ->
     steps = np.stack([np.sin(turns) * height, np.cos(turns) * width], axis=1) * share
     return np.stack(
         [
-            ndimage.shift(picture, (0, *step), order=1, mode="nearest")
+            scipy.ndimage.shift(picture, (0, *step), order=1, mode="nearest")
             for picture, step in zip(pictures, steps, strict=True)
         ]
     )
@@ -134,8 +134,8 @@ def _jpeg(pictures: Pictures, severity: int, _rng: np.random.Generator) -> Pictu
     padded = np.pad(pictures, beyond, mode="edge") * 255 - 128
     shape = (batch, channels, padded.shape[2] // BLOCK, BLOCK, padded.shape[3] // BLOCK, BLOCK)
     blocks = padded.reshape(shape).swapaxes(3, 4)
-    quantised = np.rint(fft.dctn(blocks, axes=(4, 5), norm="ortho") / table) * table
-    back = fft.idctn(quantised, axes=(4, 5), norm="ortho").swapaxes(3, 4).reshape(padded.shape)
+    quantised = np.rint(scipy.fft.dctn(blocks, axes=(4, 5), norm="ortho") / table) * table
+    back = scipy.fft.idctn(quantised, axes=(4, 5), norm="ortho").swapaxes(3, 4).reshape(padded.shape)
     return np.asarray((np.rint(back) + 128)[:, :, :height, :width] / 255)
 
 

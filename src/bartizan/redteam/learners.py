@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import spatial, special
 
 from bartizan.redteam import forest
 from bartizan.targets.protocol import Labels, Rows, Scores
@@ -59,7 +59,7 @@ class Learner:
             return lambda new: network(scaling(new))
         features = _radial(scaled, self.width, rng) if self.kind == "radial" else _plain
         weights = _fit_softmax(features(scaled), targets, self.penalty)
-        return lambda new: special.softmax(features(scaling(new)) @ weights, axis=1)
+        return lambda new: scipy.special.softmax(features(scaling(new)) @ weights, axis=1)
 
 
 LINEAR = tuple(Learner("linear", penalty) for penalty in (1e-5, 1e-3, 1e-2))
@@ -124,11 +124,11 @@ def _plain(rows: Rows) -> Floats:
 def _radial(rows: Rows, width: float, rng: np.random.Generator) -> Callable[[Rows], Floats]:
     """Gaussian bumps around landmarks taken from ``rows``, beside the rows themselves."""
     centres = rows[np.sort(rng.permutation(len(rows))[:MAX_LANDMARKS])]
-    distances = spatial.distance.pdist(centres, "sqeuclidean")
+    distances = scipy.spatial.distance.pdist(centres, "sqeuclidean")
     scale = 2 * width**2 * max(float(np.median(distances)) if distances.size else 1.0, 1e-12)
 
     def features(new: Rows) -> Floats:
-        bumps = np.exp(-spatial.distance.cdist(new, centres, "sqeuclidean") / scale)
+        bumps = np.exp(-scipy.spatial.distance.cdist(new, centres, "sqeuclidean") / scale)
         return np.column_stack([_plain(new), bumps])
 
     return features
@@ -170,12 +170,12 @@ def _fit_network(rows: Rows, targets: Scores, penalty: float, hidden: int, rng: 
         return value + penalty / 2 * float(flat @ flat), gradient + penalty * flat
 
     first, second = unpack(_minimise(loss, start))
-    return lambda new: special.softmax(_plain(np.tanh(_plain(new) @ first)) @ second, axis=1)
+    return lambda new: scipy.special.softmax(_plain(np.tanh(_plain(new) @ first)) @ second, axis=1)
 
 
 def _cross_entropy(logits: Floats, targets: Scores) -> tuple[float, Floats]:
     """Mean loss, and its slope ``(batch, classes)`` with respect to the logits."""
-    logs = special.log_softmax(logits, axis=1)
+    logs = scipy.special.log_softmax(logits, axis=1)
     return float(-(targets * logs).sum() / len(logits)), (np.exp(logs) - targets) / len(logits)
 
 

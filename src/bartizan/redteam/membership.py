@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.targets.protocol import Labels
 
@@ -94,7 +94,7 @@ class Shadows:
 
     @cached_property
     def _chance(self) -> Floats:
-        chance: Floats = special.expit(self.confidence)
+        chance: Floats = scipy.special.expit(self.confidence)
         return chance
 
     def variance(self, *, both: bool) -> Floats:
@@ -200,13 +200,13 @@ def rmia(shadows: Shadows, target: Floats) -> Floats:
     A record gains what the target gives its class above the mean of models that saw it and models that
     did not. The records in question serve as the population.
     """
-    return _dominated(special.expit(target), (shadows.chance_seen + shadows.chance_unseen) / 2)
+    return _dominated(scipy.special.expit(target), (shadows.chance_seen + shadows.chance_unseen) / 2)
 
 
 def rmia_offline(shadows: Shadows, target: Floats) -> Floats:
     """The same from models that did not see the record; what others would answer is assumed."""
     usual = ((1 + OFFLINE_SLOPE) * shadows.chance_unseen + 1 - OFFLINE_SLOPE) / 2
-    return _dominated(special.expit(target), usual)
+    return _dominated(scipy.special.expit(target), usual)
 
 
 RULES: dict[str, Rule] = {
@@ -259,7 +259,11 @@ def _local_variance(middle: Floats, summed: Floats, freedom: Floats) -> Floats:
 def _predicted(target: Floats, centre: Floats, variance: Floats, count: NDArray[np.int64]) -> Floats:
     """Log density of the next answer, after ``count`` answers around ``centre``: Student's, moved and widened."""
     wide, freedom = variance * (1 + 1 / count), count - 1 + PRIOR_MODELS
-    constant = special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2) - np.log(freedom * np.pi * wide) / 2
+    constant = (
+        scipy.special.gammaln((freedom + 1) / 2)
+        - scipy.special.gammaln(freedom / 2)
+        - np.log(freedom * np.pi * wide) / 2
+    )
     density: Floats = constant - (freedom + 1) / 2 * np.log1p((target - centre) ** 2 / (wide * freedom))
     return density
 

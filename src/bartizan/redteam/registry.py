@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from bartizan.core.errors import InputError, WorkError
+from bartizan.core.plugins import entry_points
 from bartizan.redteam.attack import Attack
 from bartizan.redteam.check import CHECK_PREFIX, AttackCheck
 from bartizan.redteam.family import Family
@@ -109,7 +110,7 @@ _MEND = "reinstall or remove the package that brings it."
 
 @cache
 def _points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    return {point.name: point for point in entry_points(group)}
 
 
 def _made(point: EntryPoint) -> Any:

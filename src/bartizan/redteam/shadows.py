@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.targets.protocol import Access, Labels, Rows, Scores
@@ -74,7 +74,7 @@ class Network:
         """See ``Target.scores``."""
         first, first_bias, second, second_bias = self._weights
         hidden = np.maximum(_scaled(rows, self._scaling) @ first + first_bias, 0)
-        scores: Scores = special.softmax((hidden @ second + second_bias).astype(np.float64), axis=1)
+        scores: Scores = scipy.special.softmax((hidden @ second + second_bias).astype(np.float64), axis=1)
         return scores
 
     def labels(self, rows: Rows) -> Labels:

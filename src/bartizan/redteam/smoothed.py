@@ -9,7 +9,7 @@ arXiv:1904.02144) do with queries.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+import scipy
 
 from bartizan.redteam.cells import Cells
 from bartizan.targets.structure import Floats
@@ -49,7 +49,7 @@ class Smoothed:
         far = np.bincount(self._leaf, np.square(away), self._leaves) > REACH**2
         used = ~far[self._leaf]
         below, above, leaf, feature = below[used], above[used], self._leaf[used], self._feature[used]
-        chance = np.maximum(special.ndtr(above) - special.ndtr(below), _LEAST)
+        chance = np.maximum(scipy.special.ndtr(above) - scipy.special.ndtr(below), _LEAST)
         reached = np.exp(np.bincount(leaf, np.log(chance), self._leaves))
         turn = (np.exp(-np.square(below) / 2) - np.exp(-np.square(above) / 2)) / (np.sqrt(2 * np.pi) * spread[used])
         weight = reached[leaf] * turn / chance

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.targets.protocol import Labels, Loss, Rows, Scores
 
@@ -46,7 +46,7 @@ class Substitute:
         """Logits, and behind them the gradient of the cross-entropy, ``(batch, classes + features)``."""
         del loss, targets
         values = self.values(rows)
-        slope: Floats = special.softmax(values[-1], axis=1)
+        slope: Floats = scipy.special.softmax(values[-1], axis=1)
         slope[np.arange(len(rows)), labels] -= 1
         for (weights, _), value in zip(self.layers[::-1], values[-2::-1], strict=True):
             slope = slope @ weights.T
@@ -96,7 +96,7 @@ _LEAST = 1e-12
 def _slopes(network: Substitute, inputs: Floats, targets: Scores) -> list[Floats]:
     """Gradient of the mean cross-entropy by every weight and bias, in their order."""
     values = network.values(inputs)
-    slope: Floats = ((special.softmax(values[-1], axis=1) - targets) / len(inputs)).astype(np.float32)
+    slope: Floats = ((scipy.special.softmax(values[-1], axis=1) - targets) / len(inputs)).astype(np.float32)
     found: list[Floats] = []
     for (weights, _), value in zip(network.layers[::-1], values[-2::-1], strict=True):
         found = [value.T @ slope + DECAY * weights, slope.sum(axis=0), *found]

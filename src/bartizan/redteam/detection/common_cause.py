@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.redteam import learners
 from bartizan.redteam.detection.inspected import FPR, Inspected, Pattern, Suspicion
@@ -74,7 +74,7 @@ class CommonCause:
                 continue
             over = contrast.scores > contrast.threshold
             flagged[own] = over
-            scores[own] = special.expit(contrast.scores - contrast.threshold) + over
+            scores[own] = scipy.special.expit(contrast.scores - contrast.threshold) + over
             patterns.append(pattern_of(inspected, own[over], contrast.strangers, label))
             notes.append(f"class {label}: {int(over.sum())} records share something that their neighbours lack.")
         return Suspicion(scores, flagged, tuple(patterns), tuple(notes))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.redteam.detection.inspected import FPR, Inspected, Pattern, Suspicion, highest, require
 from bartizan.targets.protocol import Access, Rows
@@ -104,7 +104,7 @@ class TriggerInversion:
             press = press * PRESS_STEP if turned >= SUCCESS else press / PRESS_STEP
             slope = inspected.slopes(mixed.astype(pool.dtype), np.full(len(rows), label)) / len(rows)
             by_mask = (slope * (value - rows)).sum(axis=0).reshape(-1, pixels).sum(axis=0) + press
-            share = special.expit(logits)
+            share = scipy.special.expit(logits)
             gradient = np.concatenate([by_mask, slope.sum(axis=0) * mask * span]) * share * (1 - share)
             memory[0] = _BETA[0] * memory[0] + (1 - _BETA[0]) * gradient
             memory[1] = _BETA[1] * memory[1] + (1 - _BETA[1]) * gradient**2
@@ -145,8 +145,8 @@ def _pool(inspected: Inspected, label: int) -> tuple[Rows, Rows]:
 def _parts(
     logits: NDArray[np.float64], pixels: int, low: Rows, span: Rows
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mask = np.tile(special.expit(logits[:pixels]), len(low) // pixels)
-    return mask, low + span * special.expit(logits[pixels:])
+    mask = np.tile(scipy.special.expit(logits[:pixels]), len(low) // pixels)
+    return mask, low + span * scipy.special.expit(logits[pixels:])
 
 
 def _pattern(inspected: Inspected, inverted: Inverted) -> Pattern:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import linalg
 
 from bartizan.redteam.detection.common_cause import pattern_of, valley
 from bartizan.redteam.detection.inspected import Inspected, Pattern, Suspicion
@@ -144,7 +144,7 @@ def _direction(own: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray
     """``(features,)``: in which ``own`` varies most for what the ``others`` do."""
     width = len(others)
     ridge = RIDGE * max(float(np.trace(others)) / width, np.finfo(np.float64).tiny)
-    _, vectors = linalg.eigh(
+    _, vectors = scipy.linalg.eigh(
         _spread(own) / len(own), others + ridge * np.eye(width), subset_by_index=[width - 1, width - 1]
     )
     direction: NDArray[np.float64] = vectors[:, 0]

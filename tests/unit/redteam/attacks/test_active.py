@@ -42,12 +42,13 @@ def fidelity(game, curve="fidelity_by_queries"):
 
 @pytest.mark.parametrize("attack", BOTH)
 def test_the_copy_of_a_digit_classifier_gets_better_with_every_checkpoint(attack):
-    # Measured with scores: .83 .98 1.0 1.0 at 25, 50, 100, 200 queries; with labels .70 .84 .87 .94.
+    # Measured with scores: .83 .98 1.0 1.0 at 25, 50, 100, 200 queries (on another processor .89 at 25); with labels
+    # .70 .84 .87 .94.
     curve = fidelity(digits(attack))
     assert list(curve) == [25, 50, 100, 200]
     assert list(curve.values()) == sorted(curve.values())
     assert curve[200] > 0.9
-    assert curve[200] > curve[25] + 0.15
+    assert 1 - curve[200] < (1 - curve[25]) / 2
 
 
 def test_scores_give_away_more_than_labels():

@@ -88,6 +88,7 @@ def test_labels_alone_show_who_is_answered_rightly():
     assert metrics["auc"].low > 0.5
 
 
+@pytest.mark.slow
 def test_the_intervals_cover_the_truth_of_a_coin():
     """A victim that knows nothing: in 95 of 100 games the interval holds one half."""
     train, rest = halves(load_breast_cancer)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
 
 import msgspec
 
 from bartizan.core.errors import InputError
+from bartizan.core.plugins import entry_points
 from bartizan.lifecycle.deploy.gateway.configuration import GuardUse
 from bartizan.lifecycle.deploy.gateway.guard import Guard, GuardMaker, Material
 
@@ -17,7 +17,7 @@ GROUP = "bartizan.guards"
 @cache
 def names() -> tuple[str, ...]:
     """Every guard that is installed."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+    return tuple(sorted({point.name for point in entry_points(GROUP)}))
 
 
 def maker(name: str) -> GuardMaker:
@@ -26,7 +26,7 @@ def maker(name: str) -> GuardMaker:
     Raises:
         InputError: there is none.
     """
-    for point in entry_points(group=GROUP):
+    for point in entry_points(GROUP):
         if point.name == name:
             made: GuardMaker = point.load()
             return made

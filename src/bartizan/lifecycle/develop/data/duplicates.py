@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from bartizan.core.finding import Severity
 from bartizan.lifecycle.develop.data.examination import Examination
@@ -101,7 +101,7 @@ def measure_near(exam: Examination) -> Measure | NotMeasured:
 def near_reach(points: Rows, rng: np.random.Generator) -> float:
     """How close, in the largest coordinate difference, records must lie to count as nearly equal."""
     probes = rng.permutation(len(points))[:PROBES]
-    distances = np.asarray(cKDTree(points).query(points[probes], k=2, p=np.inf)[0])
+    distances = np.asarray(scipy.spatial.cKDTree(points).query(points[probes], k=2, p=np.inf)[0])
     usual = np.quantile(distances[:, 1], 0.9)
     return float(min(NEAR, CLOSE_SHARE * usual))
 
@@ -109,7 +109,7 @@ def near_reach(points: Rows, rng: np.random.Generator) -> float:
 def _has_neighbour(points: Rows, reach: float) -> NDArray[np.bool_]:
     """``(records,)``: which points, all different, have another one within ``reach``."""
     distances = np.asarray(
-        cKDTree(points).query(points, k=2, p=np.inf, distance_upper_bound=np.nextafter(reach, np.inf))[0]
+        scipy.spatial.cKDTree(points).query(points, k=2, p=np.inf, distance_upper_bound=np.nextafter(reach, np.inf))[0]
     )
     found: NDArray[np.bool_] = np.isfinite(distances[:, 1])
     return found

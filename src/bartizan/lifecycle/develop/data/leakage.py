@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from bartizan.core.finding import Finding, Severity
 from bartizan.lifecycle.develop.data.duplicates import LEAST_DIMENSIONS, near_reach
@@ -90,7 +90,7 @@ def _near(exam: Examination, other: Sample) -> NDArray[np.bool_]:
     theirs = other.rows
     if len(theirs) > MAX_POINTS:
         theirs = theirs[exam.rng(f"leakage {other.part.name}").choice(len(theirs), MAX_POINTS, replace=False)]
-    distances, _ = cKDTree(exam.encoder.points(theirs)).query(
+    distances, _ = scipy.spatial.cKDTree(exam.encoder.points(theirs)).query(
         exam.points, k=1, p=np.inf, distance_upper_bound=np.nextafter(reach, np.inf)
     )
     near[exam.chosen[np.isfinite(distances)]] = True

@@ -7,8 +7,8 @@ wherever they go, the other is calm where they are few, and both are determinist
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from bartizan.lifecycle.develop.data.neighbours import nearest
 from bartizan.targets.protocol import Labels, Rows, Scores
@@ -38,7 +38,7 @@ def predict(points: Rows, labels: Labels, queries: Rows, classes: int) -> Scores
         return by_neighbours
     kept = max(1, REGRESSION_CELLS // (points.shape[1] + 1))
     weights = _regression(points[:kept], labels[:kept], classes)
-    by_regression = np.asarray(special.softmax(_with_constant(queries) @ weights, axis=1))
+    by_regression = np.asarray(scipy.special.softmax(_with_constant(queries) @ weights, axis=1))
     mean: Scores = (by_neighbours + by_regression) / 2
     return mean
 
@@ -58,13 +58,13 @@ def _regression(points: Rows, labels: Labels, classes: int) -> NDArray[np.float6
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = flat.reshape(shape)
         logits = inputs @ weights
-        normaliser = special.logsumexp(logits, axis=1)
+        normaliser = scipy.special.logsumexp(logits, axis=1)
         slope = inputs.T @ (np.exp(logits - normaliser[:, None]) - truth) / len(inputs)
         slope[:-1] += PENALTY * weights[:-1]
         value = (normaliser - (logits * truth).sum(axis=1)).mean() + PENALTY / 2 * (weights[:-1] ** 2).sum()
         return float(value), slope.ravel()
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         loss, np.zeros(shape[0] * classes), jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
     )
     coefficients: NDArray[np.float64] = found.x.reshape(shape)

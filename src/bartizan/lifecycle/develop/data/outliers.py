@@ -8,9 +8,11 @@ four clean public sets are flagged), so an outlier is a record to look at, not o
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from bartizan.core.finding import Finding, Severity
 from bartizan.lifecycle.develop.data.examination import Examination
@@ -22,7 +24,7 @@ NEIGHBOURS = 10
 LEAST_RECORDS = 30
 CELL_DEVIATIONS = 12.0
 """One-sided deviations from the median beyond which a single cell is flagged."""
-ONE_SIGMA = float(stats.norm.cdf(1.0))
+ONE_SIGMA = NormalDist().cdf(1.0)
 LEAST_DISTINCT = 20
 """Columns with fewer different values have no outlying cells."""
 
@@ -32,7 +34,7 @@ def measure(exam: Examination) -> Measure | NotMeasured:
     if len(exam.chosen) < LEAST_RECORDS or not exam.encoder.dimensions:
         return NotMeasured(name="outliers", reason=f"needs {LEAST_RECORDS} records and a column that varies")
     score = distance_scores(exam.neighbours.distances[:, :NEIGHBOURS])
-    threshold = float(stats.norm.isf(FALSE_ALARMS))
+    threshold = float(scipy.stats.norm.isf(FALSE_ALARMS))
     far_cells = _far_cells(exam.points[:, : len(exam.encoder.numeric)])
     cell = far_cells.max(axis=1, initial=0.0) / CELL_DEVIATIONS
     extent = np.maximum(score / threshold, cell)

@@ -8,8 +8,8 @@ picture further, to where the same network learns it.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from bartizan.redteam.attack import Search
 from bartizan.redteam.triggers import BackdoorTask, image_shape, plant, within_range
@@ -45,7 +45,7 @@ class Warped:
 
         def trigger(rows: Rows) -> Rows:
             pictures = rows.reshape(-1, height, width)
-            moved = [ndimage.map_coordinates(each, places, order=1, mode="nearest") for each in pictures]
+            moved = [scipy.ndimage.map_coordinates(each, places, order=1, mode="nearest") for each in pictures]
             return within_range(task, np.reshape(moved, (len(rows), channels * height * width)), rows)
 
         return plant(task, trigger, rng, choice=f"warp of {GRID} x {GRID} control points")
@@ -56,7 +56,7 @@ def _warp(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float
     control = rng.uniform(-1, 1, (2, GRID, GRID))
     control *= REACH / np.abs(control).mean()
     factors = (height / GRID, width / GRID)
-    field = np.stack([ndimage.zoom(each, factors, order=3) for each in control])
+    field = np.stack([scipy.ndimage.zoom(each, factors, order=3) for each in control])
     grid = np.mgrid[:height, :width]
     moved = grid + field * np.array([height, width])[:, None, None]
     return np.asarray(np.clip(moved, 0, np.array([height - 1, width - 1])[:, None, None]))

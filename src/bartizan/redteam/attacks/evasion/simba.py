@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import fft
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.asking import Asking, Mask, Samples, Sizes
@@ -107,7 +107,7 @@ class _Walk(Asking):
         unit[np.arange(len(direction)), direction] = 1.0
         if not self.cosines:
             return unit
-        waves = fft.idctn(unit.reshape(-1, *self.task.shape), axes=(2, 3), norm="ortho")
+        waves = scipy.fft.idctn(unit.reshape(-1, *self.task.shape), axes=(2, 3), norm="ortho")
         return np.asarray(waves.reshape(unit.shape))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Generator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from bartizan.core.errors import BudgetError
 from bartizan.redteam.attack import Gradient, Query, Request, Search, slope
@@ -76,7 +76,7 @@ class InversionByGradients:
         """Probability of each row's class, and the way up in standard deviations ``(classes, features)``."""
         answer = yield Gradient(rows, live, Loss.CROSS_ENTROPY, live)
         scores, gradients = slope(answer, task.classes)
-        chance: Floats = special.softmax(scores.astype(np.float64), axis=1)[np.arange(len(live)), live]
+        chance: Floats = scipy.special.softmax(scores.astype(np.float64), axis=1)[np.arange(len(live)), live]
         return chance, -gradients.astype(np.float64) * task.space.scale * ~task.space.immutable
 
 
