@@ -24,6 +24,7 @@ from statistics import median
 WARMING = 0.3
 """Seconds of load after a server was woken and before it is measured."""
 TRIES = 4
+"""How often a round is taken in which the host gave a core to somebody else."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, CLIENT_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
 
@@ -137,14 +138,18 @@ async def closed_loop(port, data, seconds, clients=32):
     return done, bad
 
 
-async def open_loop(port, data, rate, seconds, clients=64):
-    """At a constant rate: latencies counted from when each request was due, and the number without a 200."""
-    free = asyncio.Queue()
+async def open_loop(port, data, rate, seconds, *, clients=64, look=lambda: None):
+    """At a constant rate: latencies counted from when each request was due, and the number without a 200.
+
+    Connections are kept, and have had a first request each, which does not count. ``look`` is called when the first
+    request is due and when the last was answered; what it gives comes as well.
+    """
+    free, bad = asyncio.Queue(), 0
     for connection in await connected(port, data, clients):
-        await connection.ask()  # the first request of a connection is another matter
+        bad += await connection.ask() != 200
         free.put_nowait(connection)
-    histogram, tasks, bad = Histogram(), set(), 0
-    began = time.monotonic()
+    histogram, tasks = Histogram(), set()
+    before, began = look(), time.monotonic()
 
     async def one(due):
         nonlocal bad
@@ -165,9 +170,10 @@ async def open_loop(port, data, rate, seconds, clients=64):
         task.add_done_callback(tasks.discard)
     if tasks:
         await asyncio.wait(set(tasks), timeout=30)
+    after = look()
     while not free.empty():
         free.get_nowait().transport.close()
-    return histogram, bad
+    return histogram, bad, before, after
 
 
 class Server:
@@ -306,12 +312,19 @@ class Measured:
         """One round at this rate: latencies, the share of a core that it kept busy, and seconds that were stolen."""
         with self.server.turn():
             asyncio.run(closed_loop(self.server.port, self.data, WARMING))
-            before, began, gone = self.server.cpu(), time.monotonic(), stolen()
-            found, wrong = asyncio.run(open_loop(self.server.port, self.data, rate, seconds))
-            busy, gone = (self.server.cpu() - before) / (time.monotonic() - began), stolen() - gone
+            found, wrong, before, after = asyncio.run(
+                open_loop(
+                    self.server.port,
+                    self.data,
+                    rate,
+                    seconds,
+                    look=lambda: (self.server.cpu(), time.monotonic(), stolen()),
+                )
+            )
             self.memory = self.server.memory()
         self.bad += wrong
-        return found, busy, gone
+        worked, took, gone = (later - earlier for later, earlier in zip(after, before, strict=True))
+        return found, worked / took, gone
 
 
 @dataclass
@@ -329,11 +342,16 @@ class Pair:
 
     def find(self, seconds, load=0.5):
         """The rate at which the server's core is busy for this share of the time."""
-        least, most = 0.0, self.measured.rate
-        for _ in range(6):
-            self.rate = (least + most) / 2
-            _, busy, _ = self.measured.at(self.rate, seconds)
-            least, most = (least, self.rate) if busy > load else (self.rate, most)
+        least, most, tried = 0.0, self.measured.rate, []
+        for _ in range(7):
+            rate = (least + most) / 2
+            for _ in range(TRIES):
+                _, busy, gone = self.measured.at(rate, seconds)
+                if not gone:
+                    break
+            tried.append((abs(busy - load), rate))
+            least, most = (least, rate) if busy > load else (rate, most)
+        self.rate = min(tried)[1]
 
     def round(self, seconds):
         """Both, one after the other. Counts when nobody else had one of the cores meanwhile."""

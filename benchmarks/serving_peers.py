@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -164,6 +165,8 @@ SERVERS = {
     "bentoml": bentoml,
     "litserve": litserve,
 }
+HALF = (0.4, 0.6)
+"""Shares of the time for which a core is taken to be half busy."""
 MOST_MORE = 3.0
 """Milliseconds that one in a hundred may wait longer for than at the floor."""
 PROMISES = {
@@ -221,7 +224,10 @@ def promises(pair):
     found, floors = pair.measured, pair.floor
     longer = pair.latency.quantile(0.99) - pair.floors.quantile(0.99)
     fastest = found.latency.quantile(0.99) - floors.latency.quantile(0.99)
+    busy = median(pair.busy or [math.nan])
     kept = [
+        promise(f"requests without an answer, {found.name}", found.bad, 0, ""),
+        promise(f"distance from a core that is half busy, {found.name}", abs(busy - sum(HALF) / 2), HALF[1] - 0.5, ""),
         promise(f"CPU of a request, {found.name}", found.beside(floors), PROMISES[found.name]),
         promise(f"p99 at half load over the floor's, {found.name}", longer, MOST_MORE, "ms"),
     ]

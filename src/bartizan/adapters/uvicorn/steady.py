@@ -27,7 +27,7 @@ MOST_HEADS, MOST_BYTES = 64, 16 << 10
 LONGEST_HEAD = 4096
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length"
-_LENGTH_FIELD = re.compile(rb"\r\ncontent-length:[ \t]*(0|[1-9][0-9]{0,9})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH_FIELD = re.compile(rb"\r\ncontent-length:[ \t]*(0|[1-9][0-9]{0,9})\r\n", re.IGNORECASE)
 _KEPT_AWAY = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 """Header fields that change how a connection goes on."""
 
@@ -242,16 +242,17 @@ class SteadyProtocol(BoundedProtocol):
         length = len(self.cycle.body)
         if end + length != len(data) or end < len(_END) or data[:1] in b"\r\n":
             return
-        if len(self._heads) >= MOST_HEADS or self._kept + end > MOST_BYTES:
+        if len(self._heads) >= MOST_HEADS or self._kept + 2 * end > MOST_BYTES:
             return
         names = [name for name, _ in self.headers]
-        plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names)
+        plain = names.count(_LENGTH) <= 1 and not _KEPT_AWAY.intersection(names) and self.scope["method"] != "CONNECT"
         if plain and self.scope["http_version"] == "1.1" and self.parser.should_keep_alive():
             scope = {**self.scope, "headers": list(self.headers), AGAIN: {}}
             self._kept += end
             head = self._heads[data[:end]] = Head(scope, length)
             field = _LENGTH_FIELD.search(data, 0, end)
-            if field is not None:
+            if field is not None and int(field[1]) == length:
+                self._kept += end
                 self._likes[data[: field.start(1)], data[field.end(1) : end]] = head
 
     def _like(self, data: bytes) -> Head | None:
@@ -262,7 +263,7 @@ class SteadyProtocol(BoundedProtocol):
             return None
         headers = [(name, field[1] if name == _LENGTH else value) for name, value in like.scope["headers"]]
         head = Head({**like.scope, "headers": headers, AGAIN: {}}, int(field[1]))
-        if len(self._heads) < MOST_HEADS and self._kept + len(data) <= MOST_BYTES:
+        if len(self._heads) < MOST_HEADS // 2 and self._kept + len(data) <= MOST_BYTES:
             self._kept += len(data)
             self._heads[data] = head
         return head
@@ -277,7 +278,7 @@ class SteadyProtocol(BoundedProtocol):
         """A request with a head that is known."""
         if self._timer is not None:
             self._settle()
-        cycle = self.cycle = Steady(self, head.scope.copy(), body)
+        cycle = self.cycle = Steady(self, {**head.scope, "state": self.app_state.copy()}, body)
         self._begin(cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

@@ -221,7 +221,9 @@ class SqliteAudit:
                     return
                 connection.execute(f"PRAGMA busy_timeout={COPY_MILLISECONDS}")
                 ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-                if not busy:  # whoever begins the log anew waits for the disk: here, and not on the event loop
+                # Whoever begins the log anew waits for the disk: here, and not on the event loop. It takes a commit
+                # that changes a page.
+                if not busy:
                     with contextlib.suppress(sqlite3.OperationalError):
                         ((turns,),) = connection.execute("PRAGMA user_version").fetchall()
                         connection.execute(f"PRAGMA user_version={(turns + 1) % MOST_TURNS}")

@@ -42,7 +42,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """In the other modes, how long a record may wait for the disk: what is lost, beside what is being written."""
     queue: Annotated[int, msgspec.Meta(ge=16, le=100_000)] = 10_000
     """Records that may wait; when there are more, nothing is answered."""
-    queue_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = 64 << 20
+    queue_bytes: Annotated[int, msgspec.Meta(ge=8 << 20, le=1 << 30)] = 64 << 20
     """Bytes that may wait."""
     checkpoint_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 1
     """How often the tree is signed, at least, while there is something new."""

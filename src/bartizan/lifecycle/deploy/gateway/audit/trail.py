@@ -89,6 +89,10 @@ class Trail:
         self._tries = 0
         """How often it may still be tried to put a batch. None before one was put: then it has to be written."""
         self._unflushed = self._busy = self._flushing = self._signing = self._closed = False
+        self._keeps = self._flying_keeps = False
+        """Whether what waits, and what is under way, holds records of what was answered already."""
+        self._before: tuple[Digest, dict[str, str]] | None = None
+        """Configuration and models before the first switch that may not be in the log yet."""
         self._barred = ""
         self._failing: BartizanError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,13 +142,14 @@ class Trail:
         return future if self._waits else None
 
     def _take(self, new: Item) -> Shared:
-        length = len(new.body)
+        length = _length(new)
         waiting = len(self._waiting) + self._in_flight
-        if waiting >= self._settings.queue or self._bytes + length > self._settings.queue_bytes:
+        if waiting >= self._settings.queue or (self._bytes and self._bytes + length > self._settings.queue_bytes):
             self._lost += 1
-            raise StoreError(f"{waiting} audit records wait for the store", remedy=_REMEDY)
+            raise StoreError(f"{waiting} audit records of {self._bytes} bytes wait for the store", remedy=_REMEDY)
         self._waiting.append(new)
         self._bytes += length
+        self._keeps |= not self._waits
         return self._future or self._begin()
 
     def _switched(self, record: Record) -> None:
@@ -154,6 +159,8 @@ class Trail:
         """
         if record.at < self._switched_at or record.operation.startswith(entries.ADMIN_OPERATIONS):
             return
+        if self._before is None:
+            self._before = self._configuration, dict(self._models)
         if record.configuration and record.configuration != self._configuration:
             said = self._own("gateway.configuration", "answered")
             said = msgspec.structs.replace(
@@ -174,7 +181,6 @@ class Trail:
         if self._settings.content == "flagged" and new.kind != entries.FLAGGED:
             return new
         kept = self._secrets.seal(self._mask(content), new.kind, new.record.at)
-        self._bytes += len(kept.sealed)
         return item(msgspec.structs.replace(new.record, content=kept.name), kept)
 
     def _begin(self) -> Shared:
@@ -216,6 +222,7 @@ class Trail:
             return
         self._waiting, self._future, self._bytes = [], None, 0
         self._in_flight, self._flying = len(batch), future
+        self._keeps, self._flying_keeps = False, self._keeps
         if error is not None:
             self._landed(batch, error)
         else:
@@ -265,12 +272,14 @@ class Trail:
             if future is not None:
                 future.set_result(None)
             if self._lost:
-                self._lost -= sum(one.record.rows for one in batch if one.record.operation == GAP)
+                self._lost -= _told(batch)
             if self._lost:
                 self._waiting.insert(0, self._gap())
             if self._waiting:
                 self._schedule()
-            elif self._closed:
+                return
+            self._before = None
+            if self._closed:
                 self._idle.set()
             return
         self._failed(batch, future, error, put=put)
@@ -279,11 +288,15 @@ class Trail:
         if self._failing is None:
             _LOG.error("the audit log failed, nothing is answered: %s", error.message)
         self._failing = error
-        if self._waits or put:
-            self._lost += sum(1 for lost in (*batch, *self._waiting) if lost.record.operation != GAP)
-            self._waiting, self._bytes = [], 0
-        else:
-            self._waiting = [*batch, *self._waiting]
+        if put:
+            self._lost -= _told(batch)
+        kept = [*(batch if self._flying_keeps and not put else ()), *(self._waiting if self._keeps else ())]
+        asked = sum(1 for one in (*batch, *self._waiting) if one.record.caller != SYSTEM)
+        self._lost += asked - sum(1 for one in kept if one.record.caller != SYSTEM)
+        self._waiting, self._keeps, self._flying_keeps = kept, bool(kept), False
+        self._bytes = sum(map(_length, kept))
+        if not kept and self._before is not None:  # the next request shows the switch again
+            (self._configuration, self._models), self._before = self._before, None
         for told in (future, self._future):
             if told is not None:
                 told.set_exception(StoreError(f"nothing could be recorded: {error.message}", remedy=_REMEDY))
@@ -295,6 +308,8 @@ class Trail:
         else:
             if self._waiting:
                 _LOG.error("%d audit records were answered and could not be written", len(self._waiting))
+            if self._lost:
+                _LOG.error("%d requests were not answered, and the audit log does not tell of it", self._lost)
             self._idle.set()
 
     def _again(self) -> None:
@@ -400,6 +415,16 @@ class Trail:
             self._writer.write((), sign=True)
         except BartizanError as error:
             _LOG.error("the audit log could not be signed at its end: %s", error.message)
+
+
+def _length(new: Item) -> int:
+    """Bytes of a record, its content included."""
+    return len(new.body) + (0 if new.kept is None else len(new.kept.sealed))
+
+
+def _told(batch: Sequence[Item]) -> int:
+    """Requests that were not answered, of which a batch tells."""
+    return sum(one.record.rows for one in batch if one.record.operation == GAP)
 
 
 def rhythm(settings: AuditSettings) -> Rhythm:

@@ -111,7 +111,7 @@ def test_a_full_queue_refuses(store):
         log = trail_of(store, queue=16)
         for number in range(16):
             log.append(record(number))
-        with pytest.raises(StoreError, match="16 audit records wait"):
+        with pytest.raises(StoreError, match=r"16 audit records of \d+ bytes wait"):
             log.append(record(17))
         await log.close()
         with pytest.raises(StoreError, match="closed"):
@@ -367,6 +367,71 @@ def test_content_is_kept_for_whom_it_is_declared_masked_and_sealed(store, tmp_pa
         assert unseal(reading, strange.content) == b"STRANGE INPUT"
     assert b"STRANGE" not in (tmp_path / "audit.db").read_bytes() + (tmp_path / "audit.db-wal").read_bytes()
     assert report(store).problems == ()
+
+
+def test_content_that_finds_no_room_shuts_nobody_out(store):
+    much = b"x" * (5 << 20)
+
+    async def run():
+        log = trail_of(store, content="all", queue_bytes=8 << 20)
+        first = log.append(record(1, at=time.time_ns()), much)
+        with pytest.raises(StoreError, match="1 audit records of 52"):
+            log.append(record(2, at=time.time_ns()), much)
+        await first
+        await log.append(record(3, at=time.time_ns()), much * 2)  # nobody waits: there is room for any
+        await log.close()
+
+    asyncio.run(run())
+    gap, *others = found(store, operation="audit.gap")
+    assert (gap.rows, others) == (1, [])
+    kept = [one.content for one in found(store) if one.id != gap.id]
+    with store.reading() as reading:
+        assert sorted(len(unseal(reading, name)) for name in kept) == [len(much), 2 * len(much)]
+
+
+def test_what_was_answered_is_kept_though_the_mode_changed_before_it_could_not_be_written(store, monkeypatch):
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    def failing(*_, **__):
+        raise StoreError("the disk is full")
+
+    async def run():
+        log = trail_of(store, mode="fast", linger_ms=1)
+        with monkeypatch.context() as broken:
+            broken.setattr(log._writer, "write", failing)
+            assert log.append(record(1)) is None
+            log.adopt(AuditSettings(mode="durable"), lambda text: text)
+            await until(lambda: log.trouble)
+        await until(lambda: not log.trouble)
+        await log.close()
+
+    asyncio.run(run())
+    assert found(store, id=record(1).id)
+    assert not found(store, operation="audit.gap")
+
+
+def test_a_switch_that_could_not_be_recorded_is_recorded_with_the_next_request(store, monkeypatch):
+    monkeypatch.setattr("bartizan.lifecycle.deploy.gateway.audit.trail.RETRY_SECONDS", 0.02)
+
+    def failing(*_, **__):
+        raise StoreError("the disk is full")
+
+    async def run():
+        log = trail_of(store)
+        await log.append(record(1))
+        with monkeypatch.context() as broken:
+            broken.setattr(log._writer, "put", failing)
+            with pytest.raises(StoreError, match="full"):
+                await log.append(record(2, configuration="c" * 64))
+        await until(lambda: not log.trouble)
+        await log.append(record(3, configuration="c" * 64))
+        await log.close()
+
+    asyncio.run(run())
+    [switch] = found(store, operation="gateway.configuration")
+    assert switch.configuration == "c" * 64
+    [gap] = found(store, operation="audit.gap")
+    assert gap.rows == 1
 
 
 def test_content_is_not_kept_unless_it_is_declared(store):
