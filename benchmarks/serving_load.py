@@ -23,7 +23,7 @@ from statistics import median
 
 WARMING = 0.3
 """Seconds of load after a server was woken and before it is measured."""
-TRIES = 4
+TRIES = 3
 """How often a round is taken in which the host gave a core to somebody else."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, CLIENT_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
@@ -345,10 +345,9 @@ class Pair:
         least, most, tried = 0.0, self.measured.rate, []
         for _ in range(7):
             rate = (least + most) / 2
-            for _ in range(TRIES):
-                _, busy, gone = self.measured.at(rate, seconds)
-                if not gone:
-                    break
+            _, busy, gone = self.measured.at(rate, seconds)
+            if gone:
+                _, busy, _ = self.measured.at(rate, seconds)
             tried.append((abs(busy - load), rate))
             least, most = (least, rate) if busy > load else (rate, most)
         self.rate = min(tried)[1]

@@ -211,9 +211,9 @@ def main():
             except (RuntimeError, AssertionError, subprocess.CalledProcessError) as error:
                 print(f"{name}: could not be measured: {error}")
         results = measured(started, seconds=wanted.seconds, rounds=wanted.rounds)
+        table(results, wanted)
         own = [item for item in results if item.name.startswith("bartizan")]
         pairs = paired(own, results[0], seconds=wanted.seconds, rounds=wanted.rounds)
-    table(results, wanted)
     halves(pairs, wanted)
     kept = [one for pair in pairs for one in promises(pair)]
     return 0 if all(kept) or wanted.rows != 1 else 1
@@ -253,6 +253,7 @@ def table(results, wanted):
         print(row(found, base))
         if wanted.histograms:
             print("    " + "\n    ".join(found.latency.lines()))
+    sys.stdout.flush()
 
 
 def halves(pairs, wanted):
