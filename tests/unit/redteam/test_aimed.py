@@ -75,11 +75,11 @@ def test_one_rightly_labelled_row_turns_nearly_every_aim_where_only_the_last_lay
     target, (rows, labels) = transferred(), digits()[1]
     assert (target.labels(rows) == labels).all()
     metrics = game()[2].metrics
-    assert metrics["attack_success"].value >= 0.8  # 14 to 16 of 16, by the arithmetic of the processor
-    assert metrics["attack_success_beyond_clean_models"].low > 0.4
+    assert metrics["attack_success"].value >= 0.75  # 7 or 8 of 8, by the arithmetic of the processor
+    assert metrics["attack_success_beyond_clean_models"].low > 0.2
     assert metrics["attack_success_beyond_mixing"].low > 0
-    assert metrics["accuracy_drop"].high < 0.03
-    assert metrics["clean_accuracy"].low > 0.9
+    assert metrics["accuracy_drop"].high < 0.05
+    assert metrics["clean_accuracy"].low > 0.88
 
 
 def test_the_poison_is_one_possible_row_of_the_wanted_class_and_ends_up_beside_the_aim():
