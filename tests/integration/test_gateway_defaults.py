@@ -89,7 +89,7 @@ def test_the_default_gateway_withstands_the_baseline_red_team_at_stated_rates(be
     with labels is stopped before most rows are lost, unless it asks from a new account each time. The baseline is
     evasion; extraction and membership are measured by ``gateway.extraction-budget`` and ``gateway.detail``.
     """
-    code, out, said = ask_in(begun, "gateway", "delta", "--samples", "8", "--queries", "150", "--json")
+    code, out, said = ask_in(begun, "gateway", "delta", "--no-parts", "--samples", "8", "--queries", "150", "--json")
     assert code == 0, said
     found = json.loads(out)
     cells = {(cell["variant"], cell["attack"], cell["manner"]): cell for cell in found["attacks"]}

@@ -17,6 +17,7 @@ from bartizan.wiring.defence import Wanted, defend, plain, summary
 @click.option("--samples", default=20, show_default=True, type=click.IntRange(2, 1000), help="Rows under attack.")
 @click.option("--queries", default=300, show_default=True, type=click.IntRange(10, 100_000), help="For each row.")
 @click.option("--seed", default=20261121, show_default=True, help="Of everything that is left to chance.")
+@click.option("--parts/--no-parts", default=True, show_default=True, help="Measure each guard alone as well.")
 @as_json
 @click.pass_context
 def delta(ctx: click.Context, /, *, as_json: bool, **fields: Any) -> int:
@@ -29,6 +30,7 @@ def delta(ctx: click.Context, /, *, as_json: bool, **fields: Any) -> int:
     \b
     Example: bartizan gateway delta
              bartizan gateway delta --samples 50 --queries 1000 --json
+             bartizan gateway delta --no-parts
     """
     space = workspace(ctx)
     found = defend(space, Wanted(**fields), lambda done, total, note: say(f"{done}/{total} {note}") if note else None)

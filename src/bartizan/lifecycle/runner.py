@@ -6,8 +6,6 @@ recorded is not done again.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +20,7 @@ from bartizan.core.check import Outcome
 from bartizan.core.digest import Digest
 from bartizan.core.errors import BartizanError
 from bartizan.core.system import System
+from bartizan.core.workers import worker_context, worker_pool
 from bartizan.lifecycle.plan import Job
 
 T = TypeVar("T")
@@ -98,13 +97,13 @@ def run(
     waiting = list(work.jobs)
     if not waiting:
         return endings
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     queue = context.Queue()
     running: dict[Future[Outcome | Failure], Job] = {}
     stop = threading.Event()
     relay = threading.Thread(target=_relay, args=(queue, listener, stop), daemon=True)
     relay.start()
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_prepare, initargs=(queue,))
+    pool = worker_pool(min(workers, len(waiting)), _prepare, queue, within=context)
     try:
         while waiting or running:
             for job in _startable(waiting, running.values()):
@@ -193,9 +192,7 @@ _queue: Any = None
 
 
 def _prepare(queue: Any) -> None:
-    """Runs once in each worker. One thread each: the pool already fills the cores."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    """Runs once in each worker."""
     global _queue  # noqa: PLW0603 - a worker has one way to its parent
     _queue = queue
 

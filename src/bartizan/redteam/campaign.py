@@ -12,12 +12,11 @@ something.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from bartizan.core.digest import Digest, digest_bytes, digest_json
 from bartizan.core.errors import BartizanError, InputError, StoreError, WorkError
+from bartizan.core.workers import worker_pool
 from bartizan.redteam.attack import Attack
 from bartizan.redteam.check import why_not
 from bartizan.redteam.fingerprint import fingerprint, settings_digest_of
@@ -269,8 +269,7 @@ class Processes:
         self, function: bytes, waiting: Iterator[Item], again: list[Item]
     ) -> Generator[tuple[Item, Outcome], None, list[Item]]:
         """One pool until all is done or it breaks; returns what was lost with it."""
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(function,))
+        pool = worker_pool(self.workers, _begin, function)
         running: dict[Future[Outcome], Item] = {}
         try:
             while True:
@@ -306,10 +305,8 @@ _received: Any = None
 
 
 def _begin(packed: bytes) -> None:
-    """Make a worker ready. The processes already fill the cores, so each has one thread."""
+    """Make a worker ready."""
     global _received  # noqa: PLW0603 - a worker has one function for its whole life
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     try:
         _received = pickle.loads(packed)  # noqa: S301 - packed by the process that started this one
     except Exception as error:  # noqa: BLE001 - told when the first item comes: a worker that dies says nothing

@@ -25,6 +25,8 @@ Model = Callable[[Rows], Scores]
 
 Loss = Callable[[Floats], tuple[float, Floats]]
 """Value and slope at a point."""
+Steps = deque[tuple[Floats, Floats, float]]
+"""Last steps of a search: how far it moved, how the slope turned, and the product of the two."""
 
 MAX_STEPS = 300
 """L-BFGS steps; problems of this size settle well before."""
@@ -137,14 +139,14 @@ def _radial(rows: Rows, width: float, rng: np.random.Generator) -> Callable[[Row
 def _fit_softmax(features: Floats, targets: Scores, penalty: float) -> Floats:
     """Weights ``(features, classes)`` of multinomial logistic regression; the constant goes unpunished."""
     shape = (features.shape[1], targets.shape[1])
-    punished = np.ones((shape[0], 1))
-    punished[0] = 0.0
+    penalties = np.full((shape[0], 1), penalty)
+    penalties[0] = 0.0
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         weights = flat.reshape(shape)
         value, slope = _cross_entropy(features @ weights, targets)
-        gradient = features.T @ slope + penalty * punished * weights
-        return value + penalty / 2 * float((punished * weights**2).sum()), gradient.ravel()
+        pulled = penalties * weights
+        return value + float(np.vdot(pulled, weights)) / 2, (features.T @ slope + pulled).ravel()
 
     return _minimise(loss, np.zeros(shape[0] * shape[1])).reshape(shape)
 
@@ -174,9 +176,18 @@ def _fit_network(rows: Rows, targets: Scores, penalty: float, hidden: int, rng: 
 
 
 def _cross_entropy(logits: Floats, targets: Scores) -> tuple[float, Floats]:
-    """Mean loss, and its slope ``(batch, classes)`` with respect to the logits."""
-    logs = scipy.special.log_softmax(logits, axis=1)
-    return float(-(targets * logs).sum() / len(logits)), (np.exp(logs) - targets) / len(logits)
+    """Mean loss, and its slope ``(batch, classes)`` with respect to the logits.
+
+    The exponentials are computed once for both: most of the time of a fit is spent here.
+    """
+    logs = logits - logits.max(axis=1, keepdims=True)
+    slope = np.exp(logs)
+    sums = slope.sum(axis=1, keepdims=True)
+    logs -= np.log(sums)
+    slope /= sums
+    slope -= targets
+    slope /= len(logits)
+    return -float(np.vdot(targets, logs)) / len(logits), slope
 
 
 def _minimise(loss: Loss, start: Floats) -> Floats:
@@ -185,7 +196,7 @@ def _minimise(loss: Loss, start: Floats) -> Floats:
     SciPy's calls threaded linear algebra for its tiny inner systems, which on a busy machine costs ten
     times what the problem does.
     """
-    memory: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY)
+    memory: Steps = deque(maxlen=MEMORY)
     here, (value, slope) = start, loss(start)
     for _ in range(MAX_STEPS):
         if np.abs(slope).max() < SETTLED:
@@ -199,22 +210,22 @@ def _minimise(loss: Loss, start: Floats) -> Floats:
         if step <= LEAST_STEP:
             break
         moved, turned = step * direction, there[1] - slope
-        if moved @ turned > LEAST_CURVATURE * (turned @ turned):
-            memory.append((moved, turned))
+        if (curvature := float(moved @ turned)) > LEAST_CURVATURE * float(turned @ turned):
+            memory.append((moved, turned, curvature))
         here, (value, slope) = here + moved, there
     return here
 
 
-def _curved(slope: Floats, memory: deque[tuple[Floats, Floats]]) -> Floats:
+def _curved(slope: Floats, memory: Steps) -> Floats:
     """The slope times the inverse curvature that the last steps showed: the two loops."""
     direction, shares = slope.copy(), []
-    for moved, turned in reversed(memory):
-        share = (moved @ direction) / (moved @ turned)
+    for moved, turned, curvature in reversed(memory):
+        share = float(moved @ direction) / curvature
         direction -= share * turned
         shares.append(share)
     if memory:
-        moved, turned = memory[-1]
-        direction *= (moved @ turned) / (turned @ turned)
-    for (moved, turned), share in zip(memory, reversed(shares), strict=True):
-        direction += (share - (turned @ direction) / (moved @ turned)) * moved
+        _, turned, curvature = memory[-1]
+        direction *= curvature / float(turned @ turned)
+    for (moved, turned, curvature), share in zip(memory, reversed(shares), strict=True):
+        direction += (share - float(turned @ direction) / curvature) * moved
     return direction

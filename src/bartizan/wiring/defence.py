@@ -59,6 +59,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     honest: int = 400
     """Rows of honest callers."""
     seed: int = 20261121
+    parts: bool = True
+    """Each guard, the role's detail and its budgets alone as well: where the worth of the whole comes from."""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +148,7 @@ def _attacked(  # noqa: PLR0917 - everything that a measurement rests on
     honest = declared.evaluation.rows[some], declared.evaluation.labels[some]
     return measure(
         target,
-        variants(configuration, role, material),
+        variants(configuration, role, material, parts=wanted.parts),
         [attack for attack in _every(task, rng) if attacked.searches(attack, task)],
         task,
         honest,
@@ -163,20 +165,20 @@ def _every(task: EvasionTask, rng: np.random.Generator) -> tuple[Attack, ...]:
     return (*searches, Transfer().rehearsed(task, rng))
 
 
-def variants(configuration: Configuration, role: Role, material: Material) -> list[Variant]:
-    """Nothing; each guard alone; the role's detail alone; the role's budgets alone; everything."""
+def variants(configuration: Configuration, role: Role, material: Material, *, parts: bool = True) -> list[Variant]:
+    """Nothing; each guard alone, the role's detail alone, the role's budgets alone (``parts``); everything."""
     full, uses = Detail("scores"), configuration.guards(material.model)
     budgets = {name: each for name, each in configuration.budget.items() if name in role.budgets or each.always}
 
     def made(*chosen: GuardUse) -> Callable[[], Pipeline]:
         return lambda: Pipeline([Placed(registry.make(use, material)) for use in chosen])
 
-    found = [Variant("no gateway", made(), full)]
-    found += [Variant(f"guard {use.use}", made(use), full, manners=MANNERS) for use in uses]
-    found.append(Variant(f"detail {role.shown.name}", made(), role.shown))
+    alone = [Variant(f"guard {use.use}", made(use), full, manners=MANNERS) for use in uses]
+    alone.append(Variant(f"detail {role.shown.name}", made(), role.shown))
     if budgets:
-        found.append(Variant(f"budgets {', '.join(budgets)}", made(), full, tuple(budgets.values()), ASKING))
-    return [*found, Variant(WHOLE, made(*uses), role.shown, tuple(budgets.values()), MANNERS)]
+        alone.append(Variant(f"budgets {', '.join(budgets)}", made(), full, tuple(budgets.values()), ASKING))
+    whole = Variant(WHOLE, made(*uses), role.shown, tuple(budgets.values()), MANNERS)
+    return [Variant("no gateway", made(), full), *(alone if parts else ()), whole]
 
 
 def _state(
@@ -203,7 +205,7 @@ def _state(
         threat=predicates.Threat(position="user", access=("labels",), knowledge="knows the guards, not their memory"),
         budget={"queries_allowed_per_sample": float(wanted.queries), "samples": float(wanted.samples)},
         seed=wanted.seed,
-        settings={"role": role.name},
+        settings={"role": role.name, "parts": "each" if wanted.parts else "none"},
     )
     about = {document.id: document.digest, model.id: model.digest}
     return workspace.publish(make(predicates.ASSESSMENT, about, said), workspace.service, [blob])

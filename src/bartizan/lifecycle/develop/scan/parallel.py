@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
+from bartizan.core.workers import worker_pool
 from bartizan.lifecycle.develop.scan.limits import Limits
 from bartizan.lifecycle.develop.scan.scanner import Job, Progress, Scan
 from bartizan.lifecycle.develop.scan.verdict import Report
@@ -22,7 +21,7 @@ def scan_in_parallel(jobs: list[Job], limits: Limits, processes: int, progress: 
     total = sum(job.size for job in jobs)
     reports: dict[str, Report] = {}
     done = 0
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         for share, made in zip(shares, pool.map(_scan_share, shares, [limits] * len(shares)), strict=True):
             reports |= {job.name: report for job, report in zip(share, made, strict=True)}
             done += sum(job.size for job in share)
