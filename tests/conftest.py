@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = [
@@ -27,7 +29,12 @@ os.environ.setdefault("BARTIZAN_WORKERS", "1")
 settings.register_profile("bartizan", deadline=None)
 settings.load_profile("bartizan")
 
+HERE = Path(__file__).parent
+SLOW = {line for line in (HERE / "slow.txt").read_text().splitlines() if line and not line.startswith("#")}
+"""Tests that `make soak` runs; see there."""
+
 LONGEST = (
+    "test_gateway_output",
     "test_documentation",
     "test_guidance",
     "test_campaign",
@@ -41,7 +48,6 @@ LONGEST = (
     "test_gateway_rules",
     "test_report_in_browser",
     "test_hostile_inputs",
-    "test_gateway_output",
     "test_main_job",
     "test_attack_command",
     "test_masking",
@@ -65,7 +71,20 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files first; within a file, nothing changes."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """The longest files first, and marks for those that are too long; within a file, nothing changes."""
+    found, files = set(), set()
+    for item in items:
+        file = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+        files.add(file)
+        if (name := f"{file}::{item.name}") in SLOW:
+            if item.get_closest_marker("control"):
+                raise pytest.UsageError(f"{name} is the test of a catalogue item: take it from slow.txt")
+            item.add_marker("slow")
+            found.add(name)
+    whole = not any("::" in argument for argument in config.args)
+    if gone := sorted(name for name in SLOW - found if whole and name.partition("::")[0] in files):
+        raise pytest.UsageError(f"slow.txt names tests that are not there: {', '.join(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))

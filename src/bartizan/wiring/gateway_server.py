@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -100,8 +100,8 @@ class Gateway:
                 listener = stack.enter_context(listening(wanted.admin_host, wanted.admin_port))
                 applications.append(self._control(lanes, bodies))
                 served.append((self._server(applications[-1], wanted.tls), listener))
+            stack.enter_context(_ended_by_signals([server for server, _ in served]))
             tell([listener.getsockname()[:2] for _, listener in served])
-            stack.enter_context(_ended_by_signals())
             _runner(self._run(served, applications, lanes, bodies))
 
     def _control(self, lanes: Lanes, bodies: Bodies) -> Application:
@@ -232,9 +232,14 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Any:
-    """The server ends by itself on these signals; sent on to us afterwards, they mean nothing more."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+def _ended_by_signals(servers: Sequence[Any]) -> Any:
+    """A signal that comes before the servers look out for them ends them as well; afterwards it means nothing more."""
+
+    def end(*_: Any) -> None:
+        for server in servers:
+            server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
