@@ -410,6 +410,8 @@ def test_a_changed_configuration_takes_over_without_a_dropped_request(digits_pro
 
 def test_it_ends_what_was_begun_when_it_is_told_to_stop(digits_project, tmp_path, rows):
     folder = configured(digits_project, tmp_path / "project")
+    with serving(folder):
+        pass  # told as soon as it listens, and its end is waited for
     with serving(folder, kill=True) as client:
         assert client.infer(rows[:1])[0] == 200
         client.process.send_signal(signal.SIGTERM)

@@ -92,6 +92,7 @@ def test_the_default_gateway_withstands_the_baseline_red_team_at_stated_rates(be
     code, out, said = ask_in(begun, "gateway", "delta", "--no-parts", "--samples", "8", "--queries", "150", "--json")
     assert code == 0, said
     found = json.loads(out)
+    assert {cell["variant"] for cell in found["attacks"]} == {"no gateway", "everything"}
     cells = {(cell["variant"], cell["attack"], cell["manner"]): cell for cell in found["attacks"]}
     bare = min(cell["stood"] / cell["of"] for key, cell in cells.items() if key[0] == "no gateway")
     assert bare <= STATED["rows that stand without the gateway, at most"]
@@ -111,6 +112,21 @@ def test_the_default_gateway_withstands_the_baseline_red_team_at_stated_rates(be
     assert lost <= STATED["honest questions that lose their right answer, at most"]
     listed = json.loads(ask_in(begun, "evidence", "list", "--json")[1])
     assert [item["standing"] for item in listed if item["what"] == "gateway.defence"] == ["holds"]
+
+
+def test_each_protection_is_measured_alone_as_well(begun, ask_in):
+    """Few rows and questions: that each is measured, and stated; `make defence` measures what each is worth."""
+    code, out, said = ask_in(begun, "gateway", "delta", "--samples", "2", "--queries", "10", "--json")
+    assert code == 0, said
+    found = json.loads(out)
+    variants = list(dict.fromkeys(cell["variant"] for cell in found["attacks"]))
+    assert (variants[0], variants[-1]) == ("no gateway", "everything")
+    assert [name.partition(" ")[0] for name in variants[1:-1]].count("guard") >= 2
+    assert {name.partition(" ")[0] for name in variants[1:-1]} == {"guard", "detail", "budgets"}
+    assert [price["variant"] for price in found["honest"]] == variants
+    stated = json.loads(ask_in(begun, "evidence", "show", found["statement"])[1])["predicate"]
+    assert stated["settings"]["parts"] == "each"
+    assert all(f"robust_{name.replace(' ', '_')}_square_plain" in stated["metrics"] for name in variants[:1])
 
 
 def test_the_default_starts_and_answers_nobody_without_a_key(begun, digits_held_out):

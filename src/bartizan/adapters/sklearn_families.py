@@ -333,11 +333,19 @@ def _families() -> list[Family]:
     ]
 
 
+XGBOOST = ("xgboost", "xgboost-cpu")
+"""Packages that bring it."""
+
+
+def _installed(package: str) -> bool:
+    return any(metadata.distributions(name=package))
+
+
 def _foreign() -> list[Family]:
     """Those of other packages that are installed."""
     shape, dials, found = Aspect.ARCHITECTURE, Aspect.HYPERPARAMETERS, list[Family]()
     if find_spec("xgboost"):
-        package = next(iter(metadata.packages_distributions().get("xgboost", ["xgboost"])))
+        package = next(name for name in (*filter(_installed, XGBOOST), XGBOOST[0]))
         found.append(
             Family(
                 "xgboost",

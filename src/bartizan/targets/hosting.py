@@ -64,8 +64,10 @@ def run(module: str, memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def imported(module: str) -> Any:
-    """A module, imported as if there were no tables: frameworks load these if they are there, which takes a quarter of
-    the time and memory of a process that is given arrays. A model that names them has them loaded then.
+    """A module, imported as if no library for tables were installed.
+
+    Frameworks load these if they are there, which takes time and memory of a process that is given arrays. A model
+    that names them has them loaded then.
     """
     hidden = [name for name in TABLES if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # documented: such an import fails
