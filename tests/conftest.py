@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config, items):
                 raise pytest.UsageError(f"{name} is the test of a catalogue item: take it from slow.txt")
             item.add_marker("slow")
             found.add(name)
-    whole = not any("::" in argument for argument in config.args)
+    whole = not (getattr(config.option, "lf", False) or any("::" in argument for argument in config.args))
     if gone := sorted(name for name in SLOW - found if whole and name.partition("::")[0] in files):
         raise pytest.UsageError(f"slow.txt names tests that are not there: {', '.join(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}

@@ -187,7 +187,7 @@ def _cross_entropy(logits: Floats, targets: Scores) -> tuple[float, Floats]:
     slope /= sums
     slope -= targets
     slope /= len(logits)
-    return -float(np.vdot(targets, logs)) / len(logits), slope
+    return -float(np.vdot(targets, logs) / len(logits)), slope
 
 
 def _minimise(loss: Loss, start: Floats) -> Floats:
@@ -225,7 +225,7 @@ def _curved(slope: Floats, memory: Steps) -> Floats:
         shares.append(share)
     if memory:
         _, turned, curvature = memory[-1]
-        direction *= curvature / float(turned @ turned)
+        direction *= curvature / (turned @ turned)
     for (moved, turned, curvature), share in zip(memory, reversed(shares), strict=True):
         direction += (share - float(turned @ direction) / curvature) * moved
     return direction

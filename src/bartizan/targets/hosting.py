@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,10 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bartizan.core.tables import admit_tables, hide_tables
 from bartizan.targets.confine import State, confine
 
 LENGTH = 4
-TABLES = ("pandas", "pyarrow")
 NO_FOLDER = "/nonexistent"
 """Where temporary files would go, and programs would be. Named, because libraries that look for either by trying
 take what is missing better than what is refused."""
@@ -69,13 +68,11 @@ def imported(module: str) -> Any:
     Frameworks load these if they are there, which takes time and memory of a process that is given arrays. A model
     that names them has them loaded then.
     """
-    hidden = [name for name in TABLES if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # documented: such an import fails
+    hide_tables()
     try:
         return import_module(module)
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        admit_tables()
 
 
 def _told(state: State) -> Answer:

@@ -2,12 +2,32 @@
 
 import os
 import random
+import subprocess
+import sys
+import time
 from multiprocessing import forkserver
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bartizan.core import workers
 from bartizan.core.workers import THREADS, worker_pool
+
+PARENT = """
+import os, sys, time
+from bartizan.core import workers
+workers.FORKED = sys.argv[1] == "True"
+
+def told():
+    return os.getpid()
+
+if __name__ == "__main__":
+    pool = workers.worker_pool(1)
+    print(pool.submit(told).result(), flush=True)
+    pool.submit(time.sleep, 0 if sys.argv[2:] else 300).result()
+    pool.shutdown()
+"""
 
 _given = []
 
@@ -60,10 +80,58 @@ def test_frameworks_are_not_loaded_for_others():
     assert not [name for name in loaded if name.startswith(("bartizan.adapters", "torch", "onnxruntime"))]
 
 
+def running(*processes):
+    return [each for each in processes if Path(f"/proc/{each}").exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes by /proc")
+@pytest.mark.parametrize("forked", [True, False])
+def test_workers_end_with_a_parent_that_is_killed(forked, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    arguments = [sys.executable, "-P", str(script), str(forked)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        assert running(worker)
+        parent.kill()
+    began = time.monotonic()
+    while running(worker):
+        assert time.monotonic() - began < 60
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_no_module_is_taken_from_the_current_folder(forked, tmp_path):
+    here = tmp_path / "hostile"
+    here.mkdir()
+    for name in ("multiprocessing", "selectors", "msgspec", "numpy", "secrets", "bartizan"):
+        (here / f"{name}.py").write_text(f"raise SystemExit('the folder was asked for {name}')")
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    arguments = [sys.executable, "-P", str(script), str(forked), "once"]
+    done = subprocess.run(arguments, cwd=here, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_dies_of_what_it_loads_is_done_without(tmp_path):
+    """As a module would that raises where it is loaded for others."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace("workers.FORKED =", "workers.FIRST = 'antigravity.nothing'; workers.FORKED ="))
+    broken = tmp_path / "antigravity"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ValueError('broken')")
+    done = subprocess.run(
+        [sys.executable, str(script), "True", "once"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "broken" in done.stderr
+
+
 def test_where_nothing_can_be_forked_from_processes_begin_anew(monkeypatch):
     def refuse():
         raise OSError("no socket")
 
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
     monkeypatch.setattr(forkserver, "ensure_running", refuse)
     assert workers.worker_context().get_start_method() == "spawn"
     monkeypatch.setattr(workers, "FORKED", False)

@@ -9,7 +9,8 @@ import pytest
 
 PROGRAM = """
 import sys
-from bartizan.targets.hosting import TABLES, imported
+from bartizan.core.tables import TABLES
+from bartizan.targets.hosting import imported
 module = imported("bartizan.adapters.sklearn_host")
 assert module.commands()
 assert not [name for name in TABLES if name in sys.modules], "not even as what is missing"

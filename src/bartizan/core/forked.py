@@ -1,0 +1,5 @@
+"""Imported first by the process that workers are forked from; each of them takes it back (``workers``)."""
+
+from bartizan.core.tables import hide_tables
+
+hide_tables()
