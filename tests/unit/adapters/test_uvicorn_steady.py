@@ -49,7 +49,7 @@ async def echo(scope, receive, send):
     if "started" in path and body == b"cd":
         length = [(b"content-length", b"2")] * ("silent" not in path)
         await send({"type": "http.response.start", "status": 200, "headers": length})
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         raise RuntimeError("broken")
     if "broken" in path:
         raise RuntimeError("broken")
@@ -262,14 +262,14 @@ def test_a_stream_is_seen_to_begin_before_its_first_piece():
 
 
 def test_a_stream_that_breaks_ends_its_connection():
-    written, closed = asyncio.run(afterwards("/silent/started", 0.1))
+    written, closed = asyncio.run(afterwards("/silent/started", 0.6))
     assert written.startswith(b"HTTP/1.1 200")
     assert closed
 
 
 def test_an_answer_that_breaks_before_its_body_is_an_error():
     assert asyncio.run(afterwards("/started", 0)) == (b"", False)
-    written, closed = asyncio.run(afterwards("/started", 0.1))
+    written, closed = asyncio.run(afterwards("/started", 0.6))
     assert written.startswith(b"HTTP/1.1 500")
     assert closed
 
