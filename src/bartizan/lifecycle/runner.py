@@ -20,8 +20,8 @@ from bartizan.core.check import Outcome
 from bartizan.core.digest import Digest
 from bartizan.core.errors import BartizanError
 from bartizan.core.system import System
-from bartizan.core.workers import worker_context, worker_pool
 from bartizan.lifecycle.plan import Job
+from bartizan.targets.workers import worker_context, worker_pool
 
 T = TypeVar("T")
 POLL_SECONDS = 0.1

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from bartizan.core.digest import Digest, digest_bytes, digest_json
 from bartizan.core.errors import BartizanError, InputError, StoreError, WorkError
-from bartizan.core.workers import worker_pool
 from bartizan.redteam.attack import Attack
 from bartizan.redteam.check import why_not
 from bartizan.redteam.fingerprint import fingerprint, settings_digest_of
@@ -42,6 +41,7 @@ from bartizan.redteam.statistics import Estimate, proportion
 from bartizan.redteam.tasks import EvasionTask
 from bartizan.targets.feasible import TOLERANCE
 from bartizan.targets.protocol import Rows, Target
+from bartizan.targets.workers import worker_pool
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

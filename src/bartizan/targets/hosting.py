@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bartizan.core.tables import admit_tables, hide_tables
 from bartizan.targets.confine import State, confine
+from bartizan.targets.no_tables import admit_tables, hide_tables
 
 LENGTH = 4
 NO_FOLDER = "/nonexistent"

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from bartizan.core.tables import TABLES
+from bartizan.targets.no_tables import TABLES
 from bartizan.targets.hosting import imported
 module = imported("bartizan.adapters.sklearn_host")
 assert module.commands()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bartizan.core.workers import worker_pool
 from bartizan.lifecycle.develop.scan.limits import Limits
 from bartizan.lifecycle.develop.scan.scanner import Job, Progress, Scan
 from bartizan.lifecycle.develop.scan.verdict import Report
+from bartizan.targets.workers import worker_pool
 
 SHARES = 8
 """Parts into which the work is cut for each process, so that none waits long for the others."""

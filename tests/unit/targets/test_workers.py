@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bartizan.core import workers
-from bartizan.core.workers import THREADS, worker_pool
+from bartizan.targets import workers
+from bartizan.targets.workers import THREADS, worker_pool
 
 PARENT = """
 import os, sys, time
-from bartizan.core import workers
+from bartizan.targets import workers
 workers.FORKED = sys.argv[1] == "True"
 
 def told():
@@ -75,7 +75,7 @@ def test_a_person_s_number_of_threads_is_kept(monkeypatch):
 
 def test_frameworks_are_not_loaded_for_others():
     loaded = workers._loaded()
-    assert "bartizan.core.workers" in loaded
+    assert "bartizan.targets.workers" in loaded
     assert "numpy" in loaded
     assert not [name for name in loaded if name.startswith(("bartizan.adapters", "torch", "onnxruntime"))]
 

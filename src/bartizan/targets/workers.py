@@ -20,12 +20,12 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from bartizan.core.tables import admit_tables
+from bartizan.targets.no_tables import admit_tables
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """The processes already fill the cores. Libraries read these as they are loaded."""
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
-FIRST = "bartizan.core.forked"
+FIRST = "bartizan.targets.forked"
 SAFE = "PYTHONSAFEPATH"
 LIBRARIES = ("numpy", "scipy", "sklearn")
 """Begin no threads as they are loaded, and are loaded for others once this process has needed them."""
