@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from bartizan.targets import workers
 
 pytest_plugins = [
     "bartizan.testing.trace",
@@ -88,3 +91,9 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"slow.txt names tests that are not there: {', '.join(gone)}")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """Checks are run in many pools of processes: what the tests have loaded, but frameworks, is loaded once for all."""
+    loaded = [name for name in sys.modules if name.startswith("bartizan.")]
+    workers.also[:] = [name for name in loaded if not name.startswith("bartizan.adapters")]

@@ -97,7 +97,7 @@ def run(
     waiting = list(work.jobs)
     if not waiting:
         return endings
-    context = worker_context()
+    context = worker_context(_needs(work))
     queue = context.Queue()
     running: dict[Future[Outcome | Failure], Job] = {}
     stop = threading.Event()
@@ -125,6 +125,13 @@ def run(
         relay.join()
         queue.close()
     return endings
+
+
+def _needs(work: Work) -> list[str]:
+    """Modules of ours that workers import before they begin with a job; plug-ins may bring frameworks."""
+    services = getattr(work.services, "func", work.services)
+    modules = [__name__, services.__module__, *(type(job.check).__module__ for job in work.jobs)]
+    return [name for name in dict.fromkeys(modules) if name.startswith("bartizan.")]
 
 
 def _startable(waiting: Iterable[Job], running: Iterable[Job]) -> list[Job]:

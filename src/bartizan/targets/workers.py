@@ -1,4 +1,4 @@
-"""Processes that do a part of the work: begun with what this one has loaded, and with one thread each.
+"""Processes that do a part of the work: begun with what they need, and with one thread each.
 
 A process that begins from nothing spends seconds on loading libraries. Where the system can, the processes of a pool
 are forks of one that loaded them once (``forkserver``), which is a process of its own: nothing of this one's memory,
@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection, forkserver
 from multiprocessing.context import BaseContext
@@ -29,27 +29,30 @@ FIRST = "bartizan.targets.forked"
 SAFE = "PYTHONSAFEPATH"
 LIBRARIES = ("numpy", "scipy", "sklearn")
 """Begin no threads as they are loaded, and are loaded for others once this process has needed them."""
-FRAMEWORKS = "bartizan.adapters"
-"""Not loaded for others: of frameworks one cannot know what they begin."""
+also: list[str] = []
+"""More modules to load for others: for a process that makes many pools, such as a test run."""
 
 _beginning = threading.Lock()
 _proven = False
 """Whether a process was forked once. One that died of what it loaded is found out by that alone."""
 
 
-def worker_context() -> BaseContext:
-    """How processes begin here. The first call decides what the later ones have loaded."""
+def worker_context(needs: Iterable[str] = ()) -> BaseContext:
+    """How processes begin here. ``needs`` are modules that all of them import; those of the first call are loaded once.
+
+    No module of a framework belongs there: one cannot know which threads it begins.
+    """
     if FORKED:
         with _beginning, _surroundings(), contextlib.suppress(EOFError, OSError):  # no place for its socket, or it died
-            return _forking()
+            return _forking(needs)
     os.environ[SAFE] = "1"  # for good: such processes begin later, one by one
     return multiprocessing.get_context("spawn")
 
 
-def _forking() -> BaseContext:
+def _forking(needs: Iterable[str]) -> BaseContext:
     global _proven  # noqa: PLW0603 - there is one process to fork from
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(_loaded())
+    found.set_forkserver_preload([FIRST, __name__, *_libraries(), *needs, *also])
     forkserver.ensure_running()
     if not _proven:
         first = found.Process(target=_nothing)
@@ -70,7 +73,7 @@ def worker_pool(
         arguments: What it is given; they are sent to each process.
         within: The context that queues among the arguments were made by.
     """
-    made = worker_context() if within is None else within
+    made = worker_context([begin.__module__] if begin else []) if within is None else within
     initial = (dict(os.environ), begin, arguments)
     return ProcessPoolExecutor(workers, mp_context=made, initializer=_begin, initargs=initial)
 
@@ -97,16 +100,14 @@ def _surroundings() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _loaded() -> list[str]:
-    """What is loaded for others: what this process has needed itself."""
+def _libraries() -> list[str]:
+    """What this process has needed itself of them."""
 
     def wanted(name: str) -> bool:
         first, *rest = name.split(".")
-        if first == "bartizan":
-            return not name.startswith(FRAMEWORKS)
         return first in LIBRARIES and len(rest) < 2 and not any(part.startswith("_") for part in rest)  # noqa: PLR2004
 
-    return [FIRST, *(name for name in list(sys.modules) if wanted(name))]
+    return [name for name in list(sys.modules) if wanted(name)]
 
 
 def _nothing() -> None:
@@ -136,4 +137,4 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-__all__ = ["worker_context", "worker_pool"]
+__all__ = ["also", "worker_context", "worker_pool"]

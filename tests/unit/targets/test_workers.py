@@ -29,6 +29,20 @@ if __name__ == "__main__":
     pool.shutdown()
 """
 
+LOADED = """
+import sys
+import numpy
+from bartizan.targets import workers
+
+def there(name):
+    return name in sys.modules
+
+if __name__ == "__main__":
+    context = workers.worker_context(["bartizan.core.gate"])
+    with workers.worker_pool(1, within=context) as pool:
+        print(*pool.map(there, ["bartizan.core.gate", "bartizan.core.ledger", "numpy"]))
+"""
+
 _given = []
 
 
@@ -73,11 +87,11 @@ def test_a_person_s_number_of_threads_is_kept(monkeypatch):
         assert pool.submit(seen).result()[2] == ["3"] * len(THREADS)
 
 
-def test_frameworks_are_not_loaded_for_others():
-    loaded = workers._loaded()
-    assert "bartizan.targets.workers" in loaded
-    assert "numpy" in loaded
-    assert not [name for name in loaded if name.startswith(("bartizan.adapters", "torch", "onnxruntime"))]
+def test_what_is_asked_for_is_there_before_a_process_begins(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(LOADED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["True", "False", "True"], done.stderr
 
 
 def running(*processes):
